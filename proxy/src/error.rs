@@ -1,0 +1,149 @@
+//! Why a request failed, in one word, and what the client is told.
+//!
+//! One table: the same word stands in the `x-outrigger-reason` header, the access log and the `reason` label.
+
+use http::StatusCode;
+
+/// Why the proxy answered a request itself, or ended it early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Reason {
+    /// The host is unknown, or no rule matches.
+    NoRoute,
+    /// The service has no endpoint that takes requests.
+    NoEndpoints,
+    /// Every endpoint that was tried refused the connection.
+    ConnectFailed,
+    /// The connection was not established within `connect`.
+    ConnectTimeout,
+    /// The TLS handshake failed, or the peer's identity may not serve the service.
+    UpstreamUntrusted,
+    /// The connection broke before the response's head.
+    UpstreamReset,
+    /// The response's body ended early, after its head was passed on.
+    UpstreamTruncated,
+    /// The request clock ran out.
+    RequestTimeout,
+    /// The clock of the last allowed try ran out.
+    PerTryTimeout,
+    /// The response-headers clock ran out.
+    ResponseHeadersTimeout,
+    /// No byte moved for the stream-idle time, after the response's head.
+    StreamIdleTimeout,
+    /// The client went away first.
+    ClientGone,
+    /// The request is not valid HTTP, or ambiguous.
+    BadRequest,
+    /// The request's head is larger than allowed.
+    HeadTooLarge,
+    /// The request's head did not arrive in time.
+    HeadTimeout,
+    /// Inbound: the peer asks for a service that is not served here.
+    UnknownService,
+    /// The sidecar has no identity or no configuration yet.
+    NotReady,
+    /// The sidecar is shutting down.
+    Draining,
+    /// The request went through this sidecar before.
+    LoopDetected,
+    /// The upstream did not accept the upgrade as it should.
+    UpgradeFailed,
+    /// The method cannot be proxied.
+    MethodNotSupported,
+}
+
+impl Reason {
+    /// All reasons, in the order of their discriminants: `ALL[reason as usize] == reason`.
+    pub const ALL: [Reason; 21] = [
+        Reason::NoRoute,
+        Reason::NoEndpoints,
+        Reason::ConnectFailed,
+        Reason::ConnectTimeout,
+        Reason::UpstreamUntrusted,
+        Reason::UpstreamReset,
+        Reason::UpstreamTruncated,
+        Reason::RequestTimeout,
+        Reason::PerTryTimeout,
+        Reason::ResponseHeadersTimeout,
+        Reason::StreamIdleTimeout,
+        Reason::ClientGone,
+        Reason::BadRequest,
+        Reason::HeadTooLarge,
+        Reason::HeadTimeout,
+        Reason::UnknownService,
+        Reason::NotReady,
+        Reason::Draining,
+        Reason::LoopDetected,
+        Reason::UpgradeFailed,
+        Reason::MethodNotSupported,
+    ];
+
+    /// The word users see, kebab-case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::NoRoute => "no-route",
+            Reason::NoEndpoints => "no-endpoints",
+            Reason::ConnectFailed => "connect-failed",
+            Reason::ConnectTimeout => "connect-timeout",
+            Reason::UpstreamUntrusted => "upstream-untrusted",
+            Reason::UpstreamReset => "upstream-reset",
+            Reason::UpstreamTruncated => "upstream-truncated",
+            Reason::RequestTimeout => "request-timeout",
+            Reason::PerTryTimeout => "per-try-timeout",
+            Reason::ResponseHeadersTimeout => "response-headers-timeout",
+            Reason::StreamIdleTimeout => "stream-idle-timeout",
+            Reason::ClientGone => "client-gone",
+            Reason::BadRequest => "bad-request",
+            Reason::HeadTooLarge => "head-too-large",
+            Reason::HeadTimeout => "head-timeout",
+            Reason::UnknownService => "unknown-service",
+            Reason::NotReady => "not-ready",
+            Reason::Draining => "draining",
+            Reason::LoopDetected => "loop-detected",
+            Reason::UpgradeFailed => "upgrade-failed",
+            Reason::MethodNotSupported => "method-not-supported",
+        }
+    }
+
+    /// The status a client gets where the response's head was not sent yet.
+    pub const fn status(self) -> StatusCode {
+        match self {
+            Reason::NoRoute | Reason::UnknownService => StatusCode::NOT_FOUND,
+            Reason::NoEndpoints
+            | Reason::ConnectFailed
+            | Reason::UpstreamUntrusted
+            | Reason::NotReady
+            | Reason::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Reason::ConnectTimeout
+            | Reason::RequestTimeout
+            | Reason::PerTryTimeout
+            | Reason::ResponseHeadersTimeout
+            | Reason::StreamIdleTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Reason::UpstreamReset | Reason::UpstreamTruncated | Reason::UpgradeFailed => {
+                StatusCode::BAD_GATEWAY
+            }
+            Reason::BadRequest => StatusCode::BAD_REQUEST,
+            Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Reason::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Reason::LoopDetected => StatusCode::LOOP_DETECTED,
+            Reason::MethodNotSupported => StatusCode::NOT_IMPLEMENTED,
+            // 499, as nginx logs it; nobody is left to read it.
+            Reason::ClientGone => match StatusCode::from_u16(499) {
+                Ok(status) => status,
+                Err(_) => StatusCode::BAD_REQUEST,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn table_is_in_the_order_of_the_discriminants() {
+        for (index, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{}", reason.as_str());
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! What the sidecar was told to do: pure data, made once from what the control plane sends, never changed afterwards.
+//!
+//! A request loads one [`Snapshot`] and sees one consistent configuration from its first byte to its last. What lives
+//! longer than a snapshot (load of endpoints, retry budgets, metric handles) is shared between snapshots through `Arc`s
+//! and is found again by name when the next snapshot is built.
+
+pub mod matching;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::balance::EndpointSet;
+use crate::identity::SpiffePattern;
+use crate::resilience::RetryBudget;
+use crate::telemetry::metrics::RequestMetrics;
+
+pub use matching::{HeaderMatch, Match, StringMatch};
+
+/// Everything the data path needs to know, at one version.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Version of the configuration as the control plane counts it. 0: nothing received yet.
+    pub version: u64,
+    pub mesh: MeshPolicy,
+    /// By authority as a request names it: lower case, `name` or `name:port`.
+    pub hosts: HashMap<Box<str>, HostEntry>,
+    /// By `<namespace>/<name>`. For TCP listeners, which name a service and not a host.
+    pub services: HashMap<Arc<str>, Arc<Service>>,
+    /// What this sidecar serves, by the SNI peers use: `<port>.<service>.<namespace>.<trust domain>`.
+    pub inbound: HashMap<Box<str>, Arc<InboundPort>>,
+}
+
+/// What a host name means.
+#[derive(Clone, Debug)]
+pub enum HostEntry {
+    /// The control plane knows no such host (and says so when that changes).
+    Absent,
+    Service {
+        service: Arc<Service>,
+        port: u16,
+    },
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct MeshPolicy {
+    /// Plaintext peers are let in, without an identity.
+    pub permissive: bool,
+    /// `None`: the sidecar's own setting.
+    pub access_log: Option<AccessLogMode>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogMode {
+    Off,
+    /// Requests that failed: status 5xx, or a [`Reason`](crate::error::Reason).
+    Errors,
+    All,
+}
+
+/// What a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// The application speaks HTTP/1.1; gRPC content reaches it over h2c.
+    Http,
+    /// h2c with prior knowledge.
+    Http2,
+    /// As `Http2`; errors made by the proxy are gRPC statuses.
+    Grpc,
+    Tcp,
+}
+
+/// A service that this sidecar calls.
+#[derive(Debug)]
+pub struct Service {
+    /// `<namespace>/<name>`.
+    pub name: Arc<str>,
+    pub ports: Vec<ServicePort>,
+    /// In order of precedence; the first match wins.
+    pub rules: Vec<Arc<Rule>>,
+    /// The service itself as a destination (what TCP listeners connect to).
+    pub upstream: Arc<Upstream>,
+    /// `None`: never.
+    pub tcp_idle_timeout: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ServicePort {
+    pub port: u16,
+    pub name: Arc<str>,
+    pub protocol: Protocol,
+}
+
+/// Where requests for a service can go, whichever route leads there.
+#[derive(Debug)]
+pub struct Upstream {
+    /// `<namespace>/<name>`.
+    pub service: Arc<str>,
+    pub ports: Vec<ServicePort>,
+    /// Who may serve it. Never empty.
+    pub identities: Vec<SpiffePattern>,
+    pub connect_timeout: Duration,
+    /// All endpoints. Subsets are sets of their own, held by [`Backend`].
+    pub endpoints: Arc<EndpointSet>,
+}
+
+/// One rule of a route: which requests, and what happens to them.
+#[derive(Debug)]
+pub struct Rule {
+    /// `<namespace>/<name>` of the route; empty for a service's built-in last rule.
+    pub route: Arc<str>,
+    /// Any of them; empty: everything.
+    pub matches: Vec<Match>,
+    /// Never empty; at least one has a weight above 0.
+    pub backends: Vec<Backend>,
+    /// Sum of the backends' weights.
+    pub total_weight: u32,
+    pub timeouts: Timeouts,
+    /// `None`: only what was certainly not sent is tried again.
+    pub retry: Option<Retry>,
+    /// Shared by all rules of the service; survives changes of configuration.
+    pub budget: Arc<RetryBudget>,
+}
+
+#[derive(Debug)]
+pub struct Backend {
+    pub upstream: Arc<Upstream>,
+    pub port: u16,
+    pub protocol: Protocol,
+    pub weight: u32,
+    /// The endpoints of this backend's subset and port.
+    pub endpoints: Arc<EndpointSet>,
+    /// SNI for connections to sidecars: `<port>.<service>.<namespace>.<trust domain>`.
+    pub server_name: rustls_pki_types::ServerName<'static>,
+    /// Handles for (outbound, parent service, route, this backend).
+    pub metrics: Arc<RequestMetrics>,
+}
+
+/// `None`: that clock does not run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the request's head to the response's last byte.
+    pub request: Option<Duration>,
+    /// From the start of a try to the response's head.
+    pub per_try: Option<Duration>,
+    /// From the request's head to the response's head, over all tries.
+    pub response_headers: Option<Duration>,
+    /// Between two chunks, either way, after the response's head.
+    pub stream_idle: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries after the first.
+    pub max_retries: u32,
+    pub statuses: Vec<http::StatusCode>,
+    pub grpc_codes: Vec<u32>,
+    pub methods: Vec<http::Method>,
+    pub on_reset: bool,
+    pub on_timeout: bool,
+    pub backoff: crate::resilience::Backoff,
+    /// Bytes.
+    pub max_body_bytes: usize,
+}
+
+/// A port that this sidecar serves: where its requests go.
+#[derive(Debug)]
+pub struct InboundPort {
+    /// `<namespace>/<name>`.
+    pub service: Arc<str>,
+    pub port: u16,
+    pub protocol: Protocol,
+    /// The application.
+    pub application: std::net::SocketAddr,
+    /// `None`: never.
+    pub stream_idle_timeout: Option<Duration>,
+}
