@@ -1,0 +1,3 @@
+
+/// A client of the management API.
+pub mod client;
