@@ -1,3 +1,6 @@
-
+/// The certificate authority and join tokens.
+pub mod ca;
 /// A client of the management API.
 pub mod client;
+/// Resources: what users write.
+pub mod model;

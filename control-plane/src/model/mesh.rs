@@ -1,0 +1,75 @@
+//! `Mesh`: settings of the mesh as a whole.
+
+use serde::{Deserialize, Serialize};
+
+use super::meta::is_default;
+use super::{MeshTimeouts, Retry};
+
+/// Spec of the one `Mesh`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MeshSpec {
+    /// Must be the CA's. Unset: the CA's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust_domain: Option<String>,
+    /// Whether plaintext peers are let in.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mtls: Mtls,
+    /// Defaults for all services.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: MeshTimeouts,
+    /// Default for services without their own. Unset: no retries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// What sidecars write down.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub telemetry: Telemetry,
+}
+
+/// Mutual TLS between sidecars.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mtls {
+    /// Unset: strict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<MtlsMode>,
+}
+
+impl Mtls {
+    /// The value in effect.
+    pub fn mode(self) -> MtlsMode {
+        self.mode.unwrap_or_default()
+    }
+}
+
+/// What sidecars do with a peer that has no certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum MtlsMode {
+    /// It is refused.
+    #[default]
+    Strict,
+    /// It is let in, without an identity.
+    Permissive,
+}
+
+/// What sidecars write down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Telemetry {
+    /// Unset: each sidecar's own setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+}
+
+/// Which requests are written to the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AccessLog {
+    /// None.
+    Off,
+    /// Those that failed.
+    Errors,
+    /// All.
+    All,
+}

@@ -1,0 +1,43 @@
+//! What users write: the resources `Mesh`, `Service` and `Route`, and `Workload`, which the control plane writes itself.
+//!
+//! The types are pure data and keep what was written: a field that was left out stays `None`, and a method of the same
+//! name gives the value in effect.
+
+mod duration;
+mod duration_parse;
+mod key;
+mod mesh;
+mod meta;
+mod resource;
+mod retry;
+mod route;
+mod service;
+mod timeouts;
+mod workload;
+
+pub use duration::Duration;
+pub use duration_parse::DurationError;
+pub use key::{Kind, ResourceKey, UnknownKind};
+pub use mesh::{AccessLog, MeshSpec, Mtls, MtlsMode, Telemetry};
+pub use meta::{Labels, ObjectMeta};
+pub use resource::{Resource, Spec};
+pub use retry::{GrpcCode, Retry, RetryBudget};
+pub use route::{
+    BackendRef, HeaderMatch, HeaderMatchType, ParentRef, PathMatch, PathMatchType, RouteMatch,
+    RouteRule, RouteSpec,
+};
+pub use service::{
+    LoadBalancing, LoadBalancingPolicy, Protocol, ServiceEndpoints, ServicePort, ServiceSpec,
+    StaticEndpoint,
+};
+pub use timeouts::{MeshTimeouts, RequestTimeouts, ServiceTimeouts};
+pub use workload::{EndpointState, WorkloadEndpoint, WorkloadSpec};
+
+/// The only `apiVersion` there is.
+pub const API_VERSION: &str = "outrigger.dev/v1alpha1";
+/// Namespace of a resource that names none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+/// Trust domain of a mesh that names none.
+pub const DEFAULT_TRUST_DOMAIN: &str = "outrigger.local";
+/// The one name that a `Mesh` may have.
+pub const MESH_NAME: &str = "default";

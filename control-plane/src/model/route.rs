@@ -1,0 +1,165 @@
+//! `Route`: rules for requests to services.
+
+use serde::{Deserialize, Serialize};
+
+use super::meta::is_default;
+use super::{Labels, RequestTimeouts, Retry};
+
+/// Spec of a `Route`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteSpec {
+    /// The services whose requests it is for. At least one.
+    pub parent_refs: Vec<ParentRef>,
+    /// Only requests to these hosts: exact, or `*.suffix`. Lower case. Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hostnames: Vec<String>,
+    /// At least one.
+    pub rules: Vec<RouteRule>,
+}
+
+/// A service that a route is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ParentRef {
+    /// `Service`, if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Name of the service.
+    pub name: String,
+    /// Unset: the route's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Only requests to this port. Unset: all HTTP ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// What happens to some requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteRule {
+    /// For people; unique in the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Which requests: any of these. Empty: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matches: Vec<RouteMatch>,
+    /// Where they go. Empty: to the parent service itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub backend_refs: Vec<BackendRef>,
+    /// Override the service's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub timeouts: RequestTimeouts,
+    /// Unset: the service's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+}
+
+/// All of the given conditions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RouteMatch {
+    /// Unset: any path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathMatch>,
+    /// Upper case. Unset: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// All of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+}
+
+/// A condition on the path, without the query.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathMatch {
+    /// `type`. Default PathPrefix.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub match_type: Option<PathMatchType>,
+    /// Default `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+impl PathMatch {
+    /// The value in effect.
+    pub fn match_type(&self) -> PathMatchType {
+        self.match_type.unwrap_or_default()
+    }
+
+    /// The value in effect.
+    pub fn value(&self) -> &str {
+        self.value.as_deref().unwrap_or("/")
+    }
+}
+
+/// How a path is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathMatchType {
+    /// Byte for byte.
+    Exact,
+    /// By whole segments: `/v1` matches `/v1` and `/v1/models`, not `/v10`.
+    #[default]
+    PathPrefix,
+    /// The whole path matches a regular expression.
+    RegularExpression,
+}
+
+/// A condition on a header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HeaderMatch {
+    /// `type`. Default Exact.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub match_type: Option<HeaderMatchType>,
+    /// In any case.
+    pub name: String,
+    /// A text or a regular expression.
+    pub value: String,
+}
+
+impl HeaderMatch {
+    /// The value in effect.
+    pub fn match_type(&self) -> HeaderMatchType {
+        self.match_type.unwrap_or_default()
+    }
+}
+
+/// How a header's value is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeaderMatchType {
+    /// Byte for byte.
+    #[default]
+    Exact,
+    /// The whole value matches a regular expression.
+    RegularExpression,
+}
+
+/// A service that requests go to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackendRef {
+    /// Name of the service.
+    pub name: String,
+    /// Unset: the route's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Unset: the service's [default port](super::ServiceSpec::default_port).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Share of the requests relative to the rule's other backends. Default 1; 0: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Only endpoints that carry all of these labels. Empty: all.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub subset: Labels,
+}
+
+impl BackendRef {
+    /// The value in effect.
+    pub fn weight(&self) -> u32 {
+        self.weight.unwrap_or(1)
+    }
+}
