@@ -1,6 +1,7 @@
 //! What all threads of the sidecar share. Workers only read it; each field is an atomic, an `ArcSwap` or a channel.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
@@ -22,4 +23,50 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
     pub drain: Drain,
+    /// What the control side has reached so far.
+    pub status: Status,
+}
+
+impl Shared {
+    /// Whether traffic may be sent here: identity and first configuration are there, and no drain has begun.
+    /// `Err` says what is missing, in a few words.
+    pub fn ready(&self) -> Result<(), &'static str> {
+        if self.drain.is_draining() {
+            return Err("draining");
+        }
+        if self.tls.load().is_none() {
+            return Err("no identity yet");
+        }
+        if !self.status.has_config() {
+            return Err("no configuration yet");
+        }
+        Ok(())
+    }
+}
+
+/// Set by the control side, read by the admin and metrics ports.
+#[derive(Debug, Default)]
+pub struct Status {
+    config: AtomicBool,
+    connected: AtomicBool,
+}
+
+impl Status {
+    /// Whether a first configuration is there, from the control plane or from disk.
+    pub fn has_config(&self) -> bool {
+        self.config.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_config(&self) {
+        self.config.store(true, Ordering::Release);
+    }
+
+    /// Whether the stream to the control plane is up.
+    pub fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_connected(&self, connected: bool) {
+        self.connected.store(connected, Ordering::Release);
+    }
 }
