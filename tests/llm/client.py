@@ -1,0 +1,100 @@
+"""The official OpenAI client as a caller. Prints one line of JSON for each step, and exits 1 where a claim fails.
+
+    python client.py BASE_URL COMMAND [--host NAME] [--model NAME]
+
+BASE_URL with `--host` is how a client talks to a sidecar whose address it was given as base URL. Without it, and with
+HTTP_PROXY set, the same client goes through the sidecar as a forward proxy.
+
+Commands: chat, stream, embeddings, models, cancel. `cancel` starts a long stream, prints {"streaming": ...}, waits for
+a line on stdin, closes the stream, prints {"closed": ...} and stays until stdin ends, so that what frees the server is
+the closed stream and not the death of a process.
+"""
+
+import argparse
+import json
+import sys
+
+import openai
+
+
+def show(**figures):
+    print(json.dumps(figures), flush=True)
+
+
+MESSAGES = [{"role": "user", "content": "which way does the tide turn"}]
+TOKENS = 24
+
+
+def chat(client, model):
+    answer = client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=TOKENS)
+    assert answer.choices[0].message.content.strip(), "an empty answer"
+    assert answer.usage.completion_tokens == TOKENS, answer.usage
+    show(text=answer.choices[0].message.content, completion_tokens=answer.usage.completion_tokens)
+
+
+def stream(client, model):
+    text, usage, chunks, finish = "", None, 0, None
+    for chunk in client.chat.completions.create(
+        model=model, messages=MESSAGES, max_tokens=TOKENS, stream=True, stream_options={"include_usage": True}
+    ):
+        chunks += 1
+        if chunk.usage:
+            usage = chunk.usage
+        if chunk.choices:
+            text += chunk.choices[0].delta.content or ""
+            finish = chunk.choices[0].finish_reason or finish
+    assert usage is not None, "no usage chunk"
+    assert usage.completion_tokens == TOKENS, usage
+    assert chunks >= TOKENS, f"{chunks} chunks: the stream did not arrive token by token"
+    assert finish == "length", finish
+    show(text=text, completion_tokens=usage.completion_tokens, chunks=chunks)
+
+
+def embeddings(client, model):
+    answer = client.embeddings.create(model=model, input=["the sea", "a boat at sea"])
+    assert len(answer.data) == 2
+    widths = {len(item.embedding) for item in answer.data}
+    assert widths == {64}, widths
+    assert answer.data[0].embedding != answer.data[1].embedding
+    show(vectors=len(answer.data), width=widths.pop(), prompt_tokens=answer.usage.prompt_tokens)
+
+
+def models(client, model):
+    names = [item.id for item in client.models.list().data]
+    assert model in names, names
+    show(models=names)
+
+
+def cancel(client, model):
+    answer = client.chat.completions.create(model=model, messages=MESSAGES, max_tokens=15000, stream=True)
+    for number, _ in enumerate(answer):
+        if number == 10:
+            break
+    show(streaming=True)
+    sys.stdin.readline()
+    answer.close()
+    show(closed=True)
+    sys.stdin.read()
+
+
+def main():
+    commands = {"chat": chat, "stream": stream, "embeddings": embeddings, "models": models, "cancel": cancel}
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("base_url")
+    arguments.add_argument("command", choices=commands)
+    arguments.add_argument("--host")
+    arguments.add_argument("--model", default="tiny")
+    arguments = arguments.parse_args()
+    client = openai.OpenAI(
+        base_url=arguments.base_url,
+        api_key="unused",
+        default_headers={"Host": arguments.host} if arguments.host else None,
+        # A retry in the client would hide a failure of the mesh.
+        max_retries=0,
+        timeout=30,
+    )
+    commands[arguments.command](client, arguments.model)
+
+
+if __name__ == "__main__":
+    main()

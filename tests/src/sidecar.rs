@@ -1,0 +1,239 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::client::{self, Answer};
+use crate::{ControlPlane, Metrics, Process, binary, eventually, loopback};
+
+/// A running sidecar.
+#[derive(Debug)]
+pub struct Sidecar {
+    address: Ipv4Addr,
+    process: Process,
+    _directory: TempDir,
+}
+
+/// How a sidecar is started.
+#[derive(Debug, Clone)]
+pub struct SidecarBuilder {
+    control_plane: SocketAddr,
+    token: PathBuf,
+    flags: Vec<String>,
+    data_dir: Option<PathBuf>,
+    wait: bool,
+}
+
+impl Sidecar {
+    /// A sidecar with the identity `ns/default/sa/<account>`.
+    pub fn builder(control_plane: &ControlPlane, account: &str) -> SidecarBuilder {
+        Self::builder_in(control_plane, "default", account)
+    }
+
+    /// A sidecar with the identity `ns/<namespace>/sa/<account>`.
+    pub fn builder_in(
+        control_plane: &ControlPlane,
+        namespace: &str,
+        account: &str,
+    ) -> SidecarBuilder {
+        SidecarBuilder {
+            control_plane: control_plane.sidecar_address(),
+            token: control_plane.token(namespace, account),
+            flags: Vec::new(),
+            data_dir: None,
+            wait: true,
+        }
+    }
+
+    /// A sidecar that only calls.
+    pub async fn caller(control_plane: &ControlPlane) -> Self {
+        Self::builder(control_plane, "caller").start().await
+    }
+
+    /// One that stands in front of an application that accepts connections already.
+    pub async fn serving(
+        control_plane: &ControlPlane,
+        service: &str,
+        application: SocketAddr,
+    ) -> Self {
+        let account = service.split(':').next().unwrap_or(service);
+        Self::builder(control_plane, account)
+            .serve(service, application)
+            .start()
+            .await
+    }
+
+    /// The listener for the application's calls.
+    pub fn outbound(&self) -> SocketAddr {
+        SocketAddr::new(self.address.into(), 15001)
+    }
+
+    /// The listener for peers.
+    pub fn inbound(&self) -> SocketAddr {
+        SocketAddr::new(self.address.into(), 15006)
+    }
+
+    /// Where a listener for opaque TCP is, see [`SidecarBuilder::tcp`].
+    pub fn tcp(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address.into(), port)
+    }
+
+    pub fn metrics_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address.into(), 15020)
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// `GET` through the mesh.
+    pub async fn get(&self, host: &str, path: &str) -> Answer {
+        client::get(self.outbound(), host, path).await
+    }
+
+    /// `GET` until it is answered with 200: after a sidecar started or a resource was applied.
+    pub async fn reaches(&self, host: &str) -> Answer {
+        eventually(
+            &format!("{host} is reached"),
+            Duration::from_secs(10),
+            async || {
+                let answer = self.get(host, "/").await;
+                if answer.status == 200 {
+                    return Ok(answer);
+                }
+                Err(format!(
+                    "{} {} {}",
+                    answer.status,
+                    answer.reason(),
+                    answer.text()
+                ))
+            },
+        )
+        .await
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        let answer = client::get(self.metrics_address(), "test", "/metrics").await;
+        assert_eq!(answer.status, 200);
+        Metrics::parse(&answer.text())
+    }
+
+    /// `GET` on the admin listener.
+    pub async fn admin(&self, path: &str) -> Answer {
+        client::get(SocketAddr::new(self.address.into(), 15000), "test", path).await
+    }
+
+    /// `POST` on the admin listener.
+    pub async fn admin_post(&self, path: &str, body: &str) -> Answer {
+        let head = http::Request::builder()
+            .method("POST")
+            .uri(path)
+            .header("host", "test");
+        client::request(
+            SocketAddr::new(self.address.into(), 15000),
+            head,
+            client::full(body.to_string()),
+        )
+        .await
+    }
+
+    /// Asks it to drain and end.
+    pub fn sigterm(&self) {
+        self.process.signal("TERM");
+    }
+}
+
+impl SidecarBuilder {
+    /// `[NS/]SERVICE:PORT` that `application` serves.
+    pub fn serve(self, service: &str, application: SocketAddr) -> Self {
+        self.flag(&format!("--serve={service}={application}"))
+    }
+
+    /// A listener for opaque TCP to `[NS/]SERVICE:PORT`, on the sidecar's address and this port.
+    pub fn tcp(self, service: &str, port: u16) -> Self {
+        self.flag(&format!("--tcp={service}=ADDRESS:{port}"))
+    }
+
+    pub fn label(self, key: &str, value: &str) -> Self {
+        self.flag(&format!("--label={key}={value}"))
+    }
+
+    /// A further flag; `ADDRESS` in it becomes the sidecar's address.
+    pub fn flag(mut self, flag: &str) -> Self {
+        self.flags.push(flag.to_string());
+        self
+    }
+
+    /// Keeps the identity and the last good config there.
+    pub fn data_dir(mut self, directory: PathBuf) -> Self {
+        self.data_dir = Some(directory);
+        self
+    }
+
+    /// Does not wait until it is ready.
+    pub fn without_waiting(mut self) -> Self {
+        self.wait = false;
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(self) -> Sidecar {
+        let address = loopback();
+        let directory = TempDir::new().expect("the temporary directory is writable");
+        let mut command = Command::new(binary("outrigger-proxy"));
+        command
+            .arg(format!("--control-plane={}", self.control_plane))
+            .arg("--join-token-file")
+            .arg(&self.token)
+            .arg(format!("--outbound-listen={address}:15001"))
+            .arg(format!("--inbound-listen={address}:15006"))
+            .arg(format!("--inbound-advertise={address}:15006"))
+            .arg(format!("--admin-listen={address}:15000"))
+            .arg(format!("--metrics-listen={address}:15020"))
+            .args(
+                self.flags
+                    .iter()
+                    .map(|flag| flag.replace("ADDRESS", &address.to_string())),
+            );
+        if let Some(data_dir) = &self.data_dir {
+            command.arg("--data-dir").arg(data_dir);
+        }
+        let process = Process::spawn("sidecar", command, directory.path());
+        let mut sidecar = Sidecar {
+            address,
+            process,
+            _directory: directory,
+        };
+        if self.wait {
+            sidecar.ready().await;
+        }
+        sidecar
+    }
+}
+
+impl Sidecar {
+    /// Waits until `/ready` says so.
+    pub async fn ready(&mut self) {
+        let metrics = self.metrics_address();
+        eventually(
+            "the sidecar is ready",
+            Duration::from_secs(20),
+            async || {
+                if let Some(status) = self.process.status() {
+                    panic!("the sidecar ended ({status}):\n{}", self.process.tail(20));
+                }
+                let head = http::Request::builder()
+                    .uri("/ready")
+                    .header("host", "test");
+                match client::try_request(metrics, head, client::empty()).await {
+                    Ok(answer) if answer.status == 200 => Ok(()),
+                    Ok(answer) => Err(format!("{} {}", answer.status, answer.text())),
+                    Err(error) => Err(error.to_string()),
+                }
+            },
+        )
+        .await;
+    }
+}
