@@ -4,3 +4,5 @@ pub mod ca;
 pub mod client;
 /// Resources: what users write.
 pub mod model;
+/// Where resources are kept.
+pub mod store;

@@ -8,6 +8,8 @@ mod duration_parse;
 mod key;
 mod mesh;
 mod meta;
+mod problem;
+pub mod relate;
 mod resource;
 mod retry;
 mod route;
@@ -20,6 +22,8 @@ pub use duration_parse::DurationError;
 pub use key::{Kind, ResourceKey, UnknownKind};
 pub use mesh::{AccessLog, MeshSpec, Mtls, MtlsMode, Telemetry};
 pub use meta::{Labels, ObjectMeta};
+pub use problem::{IndexedProblem, Problem};
+pub use relate::validate_against;
 pub use resource::{Resource, Spec};
 pub use retry::{GrpcCode, Retry, RetryBudget};
 pub use route::{

@@ -1,0 +1,289 @@
+//! What can be wrong between resources.
+//!
+//! A host that would mean two services and a foreign trust domain are errors. References to what does not exist are
+//! warnings: resources may be written in any order, and what a route refers to may come, go and change after it.
+
+use std::collections::BTreeMap;
+
+use super::{IndexedProblem, Resource, ResourceKey, RouteSpec, ServiceSpec};
+
+/// The resources as they would be after a write.
+pub trait View {
+    /// All services.
+    fn services(&self) -> Box<dyn Iterator<Item = &Resource> + '_>;
+    /// The service with this key.
+    fn service(&self, key: &ResourceKey) -> Option<&ServiceSpec>;
+    /// The CA's trust domain. `None`: not known, e.g. offline.
+    fn trust_domain(&self) -> Option<&str>;
+}
+
+/// What was found between resources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Refuse the write.
+    pub errors: Vec<IndexedProblem>,
+    /// Are told to who wrote it.
+    pub warnings: Vec<IndexedProblem>,
+}
+
+/// Checks the resources of a write against each other and against all there are.
+pub fn validate_against(written: &[Resource], view: &dyn View) -> Findings {
+    let mut findings = Findings {
+        errors: same_key_twice(written),
+        warnings: Vec::new(),
+    };
+    let hosts = hosts_of_all(view);
+    for (index, resource) in written.iter().enumerate() {
+        if let Some(spec) = resource.as_service() {
+            service(index, resource, spec, &hosts, view, &mut findings);
+        } else if let Some(spec) = resource.as_route() {
+            route(index, resource, spec, view, &mut findings.warnings);
+        } else if let Some(spec) = resource.as_mesh()
+            && let (Some(found), Some(ours)) = (&spec.trust_domain, view.trust_domain())
+            && found != ours
+        {
+            let message = format!(
+                "\"{found}\" is not the trust domain of this mesh; it is \"{ours}\", fixed when its CA was made"
+            );
+            findings
+                .errors
+                .push(IndexedProblem::new(index, "spec.trustDomain", message));
+        }
+    }
+    findings
+}
+
+/// Hosts that mean a service without being listed in `spec.hosts`. Its bare name is one more, within its namespace.
+pub fn implied_hosts(namespace: &str, name: &str) -> [String; 3] {
+    [
+        format!("{name}.{namespace}"),
+        format!("{name}.{namespace}.svc"),
+        format!("{name}.{namespace}.svc.cluster.local"),
+    ]
+}
+
+fn same_key_twice(written: &[Resource]) -> Vec<IndexedProblem> {
+    let mut first = BTreeMap::new();
+    let mut problems = Vec::new();
+    for (index, resource) in written.iter().enumerate() {
+        let key = resource.key();
+        if let Some(earlier) = first.get(&key) {
+            let message = format!(
+                "{key} is given twice, as the resources {} and {}; give it once",
+                earlier + 1,
+                index + 1
+            );
+            problems.push(IndexedProblem::new(index, "metadata.name", message));
+        } else {
+            first.insert(key, index);
+        }
+    }
+    problems
+}
+
+/// For each host the services that it means.
+type Hosts = BTreeMap<String, Vec<ResourceKey>>;
+
+fn hosts_of_all(view: &dyn View) -> Hosts {
+    let mut hosts = Hosts::new();
+    for resource in view.services() {
+        let key = resource.key();
+        let listed = resource.as_service().map_or(&[][..], |spec| &spec.hosts);
+        for host in listed
+            .iter()
+            .cloned()
+            .chain(implied_hosts(&key.namespace, &key.name))
+        {
+            let owners = hosts.entry(host).or_default();
+            if owners.last() != Some(&key) {
+                owners.push(key.clone());
+            }
+        }
+    }
+    hosts
+}
+
+fn other_owner<'a>(hosts: &'a Hosts, host: &str, own: &ResourceKey) -> Option<&'a ResourceKey> {
+    hosts.get(host)?.iter().find(|owner| *owner != own)
+}
+
+fn service(
+    index: usize,
+    resource: &Resource,
+    spec: &ServiceSpec,
+    hosts: &Hosts,
+    view: &dyn View,
+    findings: &mut Findings,
+) {
+    let own = resource.key();
+    for (position, host) in spec.hosts.iter().enumerate() {
+        if let Some(owner) = other_owner(hosts, host, &own) {
+            let message = format!(
+                "\"{host}\" already means {owner}; a host means one service, so remove it from one of the two"
+            );
+            findings.errors.push(IndexedProblem::new(
+                index,
+                format!("spec.hosts[{position}]"),
+                message,
+            ));
+        }
+    }
+    for host in implied_hosts(&own.namespace, &own.name) {
+        if !spec.hosts.contains(&host)
+            && let Some(owner) = other_owner(hosts, &host, &own)
+        {
+            let message = format!(
+                "the name makes \"{host}\" a host of this service, but {owner} claims it in spec.hosts; remove it there"
+            );
+            findings
+                .errors
+                .push(IndexedProblem::new(index, "metadata.name", message));
+        }
+    }
+    if let Some(ours) = view.trust_domain() {
+        for (position, id) in spec.identities.iter().enumerate() {
+            let domain = id
+                .trim_start_matches("spiffe://")
+                .split('/')
+                .next()
+                .unwrap_or_default();
+            if domain != ours {
+                let message = format!(
+                    "\"{id}\" is of another trust domain than this mesh's, \"{ours}\"; no sidecar here can have it"
+                );
+                findings.warnings.push(IndexedProblem::new(
+                    index,
+                    format!("spec.identities[{position}]"),
+                    message,
+                ));
+            }
+        }
+    }
+}
+
+fn route(
+    index: usize,
+    resource: &Resource,
+    spec: &RouteSpec,
+    view: &dyn View,
+    warnings: &mut Vec<IndexedProblem>,
+) {
+    let own_namespace = &resource.metadata.namespace;
+    let mut parents = Vec::new();
+    for (position, parent) in spec.parent_refs.iter().enumerate() {
+        let field = format!("spec.parentRefs[{position}]");
+        let key = ResourceKey::service(
+            parent.namespace.as_ref().unwrap_or(own_namespace),
+            &parent.name,
+        );
+        match view.service(&key) {
+            None => warnings.push(IndexedProblem::new(
+                index,
+                field,
+                format!("there is no {key}; the route does nothing until there is"),
+            )),
+            Some(service) => {
+                if let Some(port) = parent.port {
+                    warn_about_port(
+                        index,
+                        format!("{field}.port"),
+                        port,
+                        &key,
+                        service,
+                        warnings,
+                    );
+                }
+                parents.push((key, service));
+            }
+        }
+    }
+    for (rule_index, rule) in spec.rules.iter().enumerate() {
+        for (position, backend) in rule.backend_refs.iter().enumerate() {
+            let field = format!("spec.rules[{rule_index}].backendRefs[{position}]");
+            let key = ResourceKey::service(
+                backend.namespace.as_ref().unwrap_or(own_namespace),
+                &backend.name,
+            );
+            match view.service(&key) {
+                None => warnings.push(IndexedProblem::new(
+                    index,
+                    field,
+                    format!("there is no {key}; its share of the requests fails until there is"),
+                )),
+                Some(service) => {
+                    if let Some(port) = backend.port {
+                        warn_about_port(
+                            index,
+                            format!("{field}.port"),
+                            port,
+                            &key,
+                            service,
+                            warnings,
+                        );
+                    }
+                }
+            }
+        }
+    }
+    // Where a parent is missing it may be the one with the host.
+    if parents.len() == spec.parent_refs.len() {
+        for (position, hostname) in spec.hostnames.iter().enumerate() {
+            if !parents
+                .iter()
+                .any(|(key, service)| answers_to(key, service, hostname))
+            {
+                warnings.push(IndexedProblem::new(
+                    index,
+                    format!("spec.hostnames[{position}]"),
+                    format!("\"{hostname}\" is no host of a parent of this route; no request can match it"),
+                ));
+            }
+        }
+    }
+}
+
+fn warn_about_port(
+    index: usize,
+    field: String,
+    port: u16,
+    key: &ResourceKey,
+    service: &ServiceSpec,
+    warnings: &mut Vec<IndexedProblem>,
+) {
+    let message = match service.port(port) {
+        Some(found) if found.protocol.is_http() => return,
+        Some(_) => format!("port {port} of {key} has the protocol tcp; routes are for requests"),
+        None => {
+            let ports: Vec<String> = service
+                .ports
+                .iter()
+                .map(|port| port.port.to_string())
+                .collect();
+            format!("{key} has no port {port}; it has {}", ports.join(", "))
+        }
+    };
+    warnings.push(IndexedProblem::new(index, field, message));
+}
+
+/// Whether requests to `hostname`, exact or `*.suffix`, may reach the service.
+fn answers_to(key: &ResourceKey, service: &ServiceSpec, hostname: &str) -> bool {
+    let implied = implied_hosts(&key.namespace, &key.name);
+    implied
+        .iter()
+        .map(String::as_str)
+        .chain(service.hosts.iter().map(String::as_str))
+        .chain([key.name.as_str()])
+        .any(|host| overlaps(host, hostname))
+}
+
+fn overlaps(one: &str, other: &str) -> bool {
+    let covers = |pattern: &str, host: &str| {
+        pattern
+            .strip_prefix('*')
+            .is_some_and(|suffix| host.trim_start_matches('*').ends_with(suffix))
+    };
+    one == other || covers(one, other) || covers(other, one)
+}
+
+#[cfg(test)]
+mod tests;
