@@ -23,6 +23,7 @@ pub struct SidecarBuilder {
     token: PathBuf,
     flags: Vec<String>,
     data_dir: Option<PathBuf>,
+    core: Option<usize>,
     wait: bool,
 }
 
@@ -43,6 +44,7 @@ impl Sidecar {
             token: control_plane.token(namespace, account),
             flags: Vec::new(),
             data_dir: None,
+            core: None,
             wait: true,
         }
     }
@@ -172,6 +174,12 @@ impl SidecarBuilder {
         self
     }
 
+    /// Lets it run on this CPU core only.
+    pub fn core(mut self, core: usize) -> Self {
+        self.core = Some(core);
+        self
+    }
+
     /// Does not wait until it is ready.
     pub fn without_waiting(mut self) -> Self {
         self.wait = false;
@@ -182,7 +190,15 @@ impl SidecarBuilder {
     pub async fn start(self) -> Sidecar {
         let address = loopback();
         let directory = TempDir::new().expect("the temporary directory is writable");
-        let mut command = Command::new(binary("outrigger-proxy"));
+        let program = binary("outrigger-proxy");
+        let mut command = match self.core {
+            None => Command::new(program),
+            Some(core) => {
+                let mut command = Command::new("taskset");
+                command.arg("-c").arg(core.to_string()).arg(program);
+                command
+            }
+        };
         command
             .arg(format!("--control-plane={}", self.control_plane))
             .arg("--join-token-file")
