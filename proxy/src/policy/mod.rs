@@ -6,7 +6,7 @@
 
 pub mod matching;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::identity::SpiffePattern;
 use crate::resilience::RetryBudget;
 use crate::telemetry::metrics::RequestMetrics;
 
-pub use matching::{HeaderMatch, Match, StringMatch};
+pub use matching::{HeaderMatch, HostMatch, Match, StringMatch};
 
 /// Everything the data path needs to know, at one version.
 #[derive(Debug, Default)]
@@ -29,6 +29,24 @@ pub struct Snapshot {
     pub services: HashMap<Arc<str>, Arc<Service>>,
     /// What this sidecar serves, by the SNI peers use: `<port>.<service>.<namespace>.<trust domain>`.
     pub inbound: HashMap<Box<str>, Arc<InboundPort>>,
+    /// Resources (`host/…`, `service/…`) that the control plane answered about and that cannot be used all the same: they
+    /// do not exist, were refused, or lead to one such. Nobody has to wait for them.
+    pub unusable: HashSet<Box<str>>,
+}
+
+impl Snapshot {
+    /// Every service that requests can go to, by name: those that hosts and TCP listeners name, and those that only
+    /// routes lead to.
+    pub fn upstreams(&self) -> Vec<&Arc<Upstream>> {
+        let mut by_name = std::collections::BTreeMap::new();
+        for service in self.services.values() {
+            by_name.insert(&service.upstream.service, &service.upstream);
+            for backend in service.rules.iter().flat_map(|rule| &rule.backends) {
+                by_name.entry(&backend.upstream.service).or_insert(&backend.upstream);
+            }
+        }
+        by_name.into_values().collect()
+    }
 }
 
 /// What a host name means.

@@ -1,0 +1,186 @@
+//! `/config`: the configuration in effect. It holds no secret: keys, tokens and certificates are not in what it shows.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use crate::policy::{
+    AccessLogMode, Backend, HostEntry, InboundPort, Match, Protocol, Retry, Rule, Service,
+    Snapshot, StringMatch, Timeouts,
+};
+use crate::shared::Shared;
+
+pub(super) fn describe(shared: &Shared) -> Value {
+    let snapshot = shared.snapshot.load();
+    json!({
+        "version": snapshot.version,
+        "proxy_version": env!("CARGO_PKG_VERSION"),
+        "drain": shared.drain.phase().as_str(),
+        "identity": identity(shared),
+        "mesh": {
+            "mtls": if snapshot.mesh.permissive { "permissive" } else { "strict" },
+            "access_log": snapshot.mesh.access_log.map(access_log),
+        },
+        "hosts": hosts(&snapshot),
+        "services": services(&snapshot),
+        "inbound": inbound(&snapshot),
+    })
+}
+
+fn identity(shared: &Shared) -> Value {
+    shared.tls.load().as_ref().map_or(Value::Null, |tls| {
+        json!({
+            "id": tls.id.as_str(),
+            "trust_domain": tls.id.trust_domain(),
+            "certificate_expires_at": rfc3339(tls.not_after),
+        })
+    })
+}
+
+fn rfc3339(time: SystemTime) -> Option<String> {
+    jiff::Timestamp::try_from(time)
+        .ok()
+        .map(|time| format!("{time:.0}"))
+}
+
+fn access_log(mode: AccessLogMode) -> &'static str {
+    match mode {
+        AccessLogMode::Off => "off",
+        AccessLogMode::Errors => "errors",
+        AccessLogMode::All => "all",
+    }
+}
+
+fn protocol(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => "http",
+        Protocol::Http2 => "http2",
+        Protocol::Grpc => "grpc",
+        Protocol::Tcp => "tcp",
+    }
+}
+
+/// Authority → service and port; `null` for hosts that the control plane does not know.
+fn hosts(snapshot: &Snapshot) -> BTreeMap<&str, Value> {
+    let meaning = |entry: &HostEntry| match entry {
+        HostEntry::Absent => Value::Null,
+        HostEntry::Service { service, port } => json!({ "service": &*service.name, "port": port }),
+    };
+    snapshot
+        .hosts
+        .iter()
+        .map(|(host, entry)| (&**host, meaning(entry)))
+        .collect()
+}
+
+fn services(snapshot: &Snapshot) -> BTreeMap<&str, Value> {
+    snapshot
+        .services
+        .iter()
+        .map(|(name, it)| (&**name, service(it)))
+        .collect()
+}
+
+fn service(service: &Service) -> Value {
+    let ports = service.ports.iter().map(|port| {
+        json!({ "port": port.port, "name": &*port.name, "protocol": protocol(port.protocol) })
+    });
+    let upstream = &service.upstream;
+    json!({
+        "ports": ports.collect::<Vec<_>>(),
+        "server_identities": upstream.identities.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "load_balancing": {
+            "policy": upstream.endpoints.policy().as_str(),
+            "ewma_decay_ms": millis(upstream.endpoints.decay()),
+        },
+        "endpoints": upstream.endpoints.endpoints().len(),
+        "connect_timeout_ms": millis(upstream.connect_timeout),
+        "tcp_idle_timeout_ms": service.tcp_idle_timeout.map(millis),
+        "rules": service.rules.iter().map(|each| rule(each)).collect::<Vec<_>>(),
+    })
+}
+
+fn rule(rule: &Rule) -> Value {
+    json!({
+        "route": &*rule.route,
+        "matches": rule.matches.iter().map(condition).collect::<Vec<_>>(),
+        "backends": rule.backends.iter().map(backend).collect::<Vec<_>>(),
+        "timeouts": timeouts(&rule.timeouts),
+        "retry": rule.retry.as_ref().map(retry),
+        "retry_budget": { "percent": rule.budget.percent(), "min_per_second": rule.budget.min_per_second() },
+    })
+}
+
+fn condition(condition: &Match) -> Value {
+    let headers = condition
+        .headers
+        .iter()
+        .map(|header| json!({ "name": header.name.as_str(), "value": string(&header.value) }));
+    json!({
+        "hosts": condition.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "path": condition.path.as_ref().map(string),
+        "method": condition.method.as_ref().map(|method| method.as_str()),
+        "headers": headers.collect::<Vec<_>>(),
+        "port": condition.port,
+    })
+}
+
+fn string(pattern: &StringMatch) -> Value {
+    json!({ "type": pattern.kind(), "value": pattern.value() })
+}
+
+fn backend(backend: &Backend) -> Value {
+    json!({
+        "service": &*backend.upstream.service,
+        "port": backend.port,
+        "protocol": protocol(backend.protocol),
+        "weight": backend.weight,
+        "endpoints": backend.endpoints.endpoints().len(),
+    })
+}
+
+fn timeouts(timeouts: &Timeouts) -> Value {
+    json!({
+        "request_ms": timeouts.request.map(millis),
+        "per_try_ms": timeouts.per_try.map(millis),
+        "response_headers_ms": timeouts.response_headers.map(millis),
+        "stream_idle_ms": timeouts.stream_idle.map(millis),
+    })
+}
+
+fn retry(retry: &Retry) -> Value {
+    json!({
+        "max_retries": retry.max_retries,
+        "statuses": retry.statuses.iter().map(|status| status.as_u16()).collect::<Vec<_>>(),
+        "grpc_codes": retry.grpc_codes,
+        "methods": retry.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+        "on_reset": retry.on_reset,
+        "on_timeout": retry.on_timeout,
+        "backoff_ms": millis(retry.backoff.base),
+        "max_backoff_ms": millis(retry.backoff.max),
+        "max_body_bytes": retry.max_body_bytes,
+    })
+}
+
+/// By the SNI that peers use.
+fn inbound(snapshot: &Snapshot) -> BTreeMap<&str, Value> {
+    let port = |port: &InboundPort| {
+        json!({
+            "service": &*port.service,
+            "port": port.port,
+            "protocol": protocol(port.protocol),
+            "application": port.application.to_string(),
+            "stream_idle_timeout_ms": port.stream_idle_timeout.map(millis),
+        })
+    };
+    snapshot
+        .inbound
+        .iter()
+        .map(|(sni, it)| (&**sni, port(it)))
+        .collect()
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,127 @@
+//! One place that requests can be sent to, and the requests that are there.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::clock;
+use super::load::{FAILURE_PENALTY, Load};
+use crate::identity::SpiffeId;
+
+/// An endpoint as the control plane described it, and its load.
+///
+/// A changed description is a new `Endpoint`; give it the `load` of the one with the same [`EndpointKey`], so that what
+/// is in flight stays counted and the latency stays known.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The peer sidecar's inbound listener, or the application where `mtls` is false.
+    pub address: SocketAddr,
+    pub mtls: bool,
+    /// What it announced itself with; `None` for static endpoints.
+    pub identity: Option<SpiffeId>,
+    /// Ports of the service that it serves. Empty: all.
+    pub ports: Box<[u16]>,
+    pub labels: BTreeMap<String, String>,
+    /// Relative share of the load; 0 counts as 1.
+    pub weight: u32,
+    pub zone: Arc<str>,
+    /// The sidecar's run; empty for static endpoints.
+    pub instance: Arc<str>,
+    pub load: Arc<Load>,
+}
+
+/// What makes two endpoints the same server: a sidecar that was started again behind the same address is another one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct EndpointKey {
+    pub address: SocketAddr,
+    pub mtls: bool,
+    pub instance: Arc<str>,
+}
+
+impl Endpoint {
+    pub fn key(&self) -> EndpointKey {
+        EndpointKey {
+            address: self.address,
+            mtls: self.mtls,
+            instance: self.instance.clone(),
+        }
+    }
+
+    /// Whether it serves this port of its service.
+    pub fn serves(&self, port: u16) -> bool {
+        self.ports.is_empty() || self.ports.contains(&port)
+    }
+
+    /// Whether it carries all labels of a subset.
+    pub fn carries<'a>(&self, subset: impl IntoIterator<Item = (&'a String, &'a String)>) -> bool {
+        subset
+            .into_iter()
+            .all(|(name, value)| self.labels.get(name) == Some(value))
+    }
+
+    /// Whether both stand for the same server (see [`EndpointKey`]), in whatever version.
+    pub fn is_same(&self, other: &Endpoint) -> bool {
+        Arc::ptr_eq(&self.load, &other.load)
+    }
+
+    /// Counts a request from now until the guard is dropped.
+    pub fn begin(self: &Arc<Endpoint>) -> InFlight {
+        self.load.begin();
+        InFlight {
+            load: self.load.clone(),
+            begun_at: clock::now(),
+            judged: false,
+        }
+    }
+}
+
+/// A request at an endpoint. Drop it with the last byte of the response, or when the request is given up.
+#[derive(Debug)]
+#[must_use = "the request counts as ended when this is dropped"]
+pub struct InFlight {
+    load: Arc<Load>,
+    begun_at: u64,
+    /// The latency was sampled, or the failure charged.
+    judged: bool,
+}
+
+impl InFlight {
+    /// The first byte of the response is here: samples the latency. Further calls do nothing.
+    pub fn first_byte(&mut self) {
+        if !self.judged {
+            self.judged = true;
+            let now = clock::now();
+            self.load.sample(now, now.saturating_sub(self.begun_at));
+        }
+    }
+
+    /// The endpoint failed: it refused the connection, broke it, or answered that it cannot (5xx, 429). Not for what the
+    /// request was to blame for, nor for a client that went away.
+    ///
+    /// Counts as a latency of [`FAILURE_PENALTY`], in place of the request's own; after [`first_byte`](Self::first_byte)
+    /// as well, for a stream that broke.
+    pub fn failed(&mut self) {
+        self.failed_for(FAILURE_PENALTY);
+    }
+
+    /// As [`failed`](Self::failed), where the server said when to come again (`Retry-After`). At most
+    /// [`MAX_PENALTY`](super::load::MAX_PENALTY).
+    pub fn failed_for(&mut self, pause: Duration) {
+        self.judged = true;
+        self.load.penalise(clock::now(), pause);
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        if !self.judged {
+            // Given up while waiting: it would have taken at least so long. Without this, an endpoint that hangs would
+            // keep the good latency that it had before.
+            let now = clock::now();
+            self.load
+                .sample_at_least(now, now.saturating_sub(self.begun_at));
+        }
+        self.load.end();
+    }
+}

@@ -1,0 +1,175 @@
+//! What is known of an endpoint's load: requests in flight, and how long it takes to answer.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Duration;
+
+use super::clock::{self, nanos};
+
+/// The latency of an endpoint that was never asked. Finagle's and Linkerd's default; low enough that a new endpoint is
+/// tried soon, high enough that it is not flooded.
+pub const INITIAL_LATENCY: Duration = Duration::from_millis(30);
+
+/// How long a latency is remembered, unless the service says otherwise: after this time a factor of e is left of its
+/// weight. Finagle's and Linkerd's default.
+pub const DEFAULT_DECAY: Duration = Duration::from_secs(10);
+
+/// The latency that a failure counts as (Linkerd charges a 429 without `Retry-After` with the same). An endpoint that
+/// fails fast would look like the fastest one otherwise, and draw all the traffic.
+pub const FAILURE_PENALTY: Duration = Duration::from_secs(5);
+
+/// A server may ask for a longer pause, but not to be forgotten.
+pub const MAX_PENALTY: Duration = Duration::from_secs(60);
+
+/// How many requests in flight a failure counts as where latency plays no part. It falls to none, evenly, over the
+/// penalty's time. A hundred: about what one HTTP/2 connection carries, and no longer chosen before others are as full.
+const PENALTY_IN_FLIGHT: f64 = 100.0;
+
+/// Two latencies below this are the same: 1 µs. Keeps the load in the comparison where the estimates have decayed to nothing.
+const LEAST_LATENCY_NS: f64 = 1_000.0;
+
+/// Load of one endpoint as this sidecar caused it. Shared by all threads and by all versions of the configuration.
+//
+// Aligned to a cache line, so that two endpoints' counters never share one.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct Load {
+    in_flight: AtomicU32,
+    begun: AtomicU64,
+    failures: AtomicU64,
+    /// Bits of an `f64`: nanoseconds, as of `sampled_at`.
+    ewma: AtomicU64,
+    sampled_at: AtomicU64,
+    penalised_until: AtomicU64,
+    /// The last penalty's whole length, nanoseconds.
+    penalty: AtomicU64,
+    /// Nanoseconds.
+    decay: AtomicU64,
+}
+
+impl Default for Load {
+    fn default() -> Load {
+        Load::new(clock::now())
+    }
+}
+
+impl Load {
+    pub(super) fn new(now: u64) -> Load {
+        Load {
+            in_flight: AtomicU32::new(0),
+            begun: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            ewma: AtomicU64::new((nanos(INITIAL_LATENCY) as f64).to_bits()),
+            sampled_at: AtomicU64::new(now),
+            penalised_until: AtomicU64::new(0),
+            penalty: AtomicU64::new(1),
+            decay: AtomicU64::new(nanos(DEFAULT_DECAY)),
+        }
+    }
+
+    /// Requests sent and not yet answered to their last byte.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Requests sent since the endpoint is known.
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Relaxed)
+    }
+
+    /// Failures since the endpoint is known.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Whether it failed so recently that it is avoided.
+    pub fn is_penalised(&self) -> bool {
+        clock::now() < self.penalised_until.load(Relaxed)
+    }
+
+    /// The latency estimate as it stands now.
+    pub fn latency(&self) -> Duration {
+        Duration::from_nanos(self.latency_ns(clock::now()) as u64)
+    }
+
+    pub(super) fn set_decay(&self, decay: Duration) {
+        self.decay.store(nanos(decay).max(1), Relaxed);
+    }
+
+    pub(super) fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.begun.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// Peak EWMA as Finagle has it (`com.twitter.finagle.loadbalancer.PeakEwma`): a latency above the estimate takes its
+    /// place at once; one below pulls it down with weight `1 - e^(-t/decay)`, `t` being the time since the last sample.
+    pub(super) fn sample(&self, now: u64, latency_ns: u64) {
+        let sample = latency_ns as f64;
+        // The swap hands each stretch of time to exactly one sample, the compare-exchange below applies each exactly once:
+        // threads that come at the same time lose nothing.
+        let kept = self.kept(self.sampled_at.fetch_max(now, Relaxed), now);
+        let _ = self.ewma.fetch_update(Relaxed, Relaxed, |bits| {
+            let estimate = f64::from_bits(bits);
+            let next = if sample > estimate {
+                sample
+            } else {
+                estimate * kept + sample * (1.0 - kept)
+            };
+            Some(next.to_bits())
+        });
+    }
+
+    /// A latency that is only known to be at least so long.
+    pub(super) fn sample_at_least(&self, now: u64, latency_ns: u64) {
+        if latency_ns as f64 > self.latency_ns(now) {
+            self.sample(now, latency_ns);
+        }
+    }
+
+    pub(super) fn penalise(&self, now: u64, penalty: Duration) {
+        let penalty = nanos(penalty.min(MAX_PENALTY));
+        self.failures.fetch_add(1, Relaxed);
+        self.penalty.store(penalty.max(1), Relaxed);
+        self.penalised_until
+            .fetch_max(now.saturating_add(penalty), Relaxed);
+        self.sample_at_least(now, penalty);
+    }
+
+    /// Peak EWMA's cost before the weight: estimate × (in flight + 1). As in Finagle and tower, an estimate without news
+    /// decays towards zero, so that an endpoint once slow is tried again.
+    pub(super) fn latency_cost(&self, now: u64) -> f64 {
+        self.latency_ns(now).max(LEAST_LATENCY_NS) * (f64::from(self.in_flight()) + 1.0)
+    }
+
+    /// Least request's cost before the weight: in flight + 1, and more for a while after a failure.
+    pub(super) fn request_cost(&self, now: u64) -> f64 {
+        f64::from(self.in_flight()) + 1.0 + self.penalty_in_flight(now)
+    }
+
+    fn penalty_in_flight(&self, now: u64) -> f64 {
+        let left = self.penalised_until.load(Relaxed).saturating_sub(now);
+        if left == 0 {
+            return 0.0;
+        }
+        let share = left as f64 / self.penalty.load(Relaxed) as f64;
+        PENALTY_IN_FLIGHT * share.min(1.0)
+    }
+
+    pub(super) fn latency_ns(&self, now: u64) -> f64 {
+        let kept = self.kept(self.sampled_at.load(Relaxed), now);
+        f64::from_bits(self.ewma.load(Relaxed)) * kept
+    }
+
+    /// How much of an estimate made at `then` is left.
+    fn kept(&self, then: u64, now: u64) -> f64 {
+        let age = now.saturating_sub(then) as f64;
+        (-age / self.decay.load(Relaxed) as f64).exp()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,140 @@
+//! Which rule a request falls under, and which of the rule's backends it goes to.
+//!
+//! Nothing here allocates for a request: patterns are compiled when the configuration arrives.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use rand::Rng;
+
+use super::{Backend, Rule};
+use crate::balance::below;
+
+mod header;
+mod string;
+
+pub use header::HeaderMatch;
+pub use string::{InvalidPattern, StringMatch};
+
+/// What rules look at.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestFacts<'a> {
+    /// The authority without its port. Case does not matter.
+    pub host: &'a str,
+    /// Port of the service.
+    pub port: u16,
+    /// Without the query, as it came: percent-encoding and `..` are left alone, because that is what the application gets.
+    pub path: &'a str,
+    pub method: &'a Method,
+    pub headers: &'a HeaderMap,
+}
+
+/// All of the given conditions.
+#[derive(Clone, Debug, Default)]
+pub struct Match {
+    /// Any of them; empty: any host.
+    pub hosts: Vec<HostMatch>,
+    pub path: Option<StringMatch>,
+    pub method: Option<Method>,
+    pub headers: Vec<HeaderMatch>,
+    /// Port of the service. `None`: any.
+    pub port: Option<u16>,
+}
+
+impl Match {
+    pub fn matches(&self, facts: &RequestFacts<'_>) -> bool {
+        // The cheap ones first.
+        self.port.is_none_or(|port| port == facts.port)
+            && self
+                .method
+                .as_ref()
+                .is_none_or(|method| method == facts.method)
+            && self
+                .path
+                .as_ref()
+                .is_none_or(|path| path.matches(facts.path.as_bytes()))
+            && (self.hosts.is_empty() || self.hosts.iter().any(|host| host.matches(facts.host)))
+            && self
+                .headers
+                .iter()
+                .all(|header| header.matches(facts.headers))
+    }
+}
+
+/// A host name, or all names below one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostMatch {
+    Exact(Box<str>),
+    /// `*.example` as `.example`: one or more labels in front.
+    Below(Box<str>),
+}
+
+impl HostMatch {
+    /// From `name` or `*.name`.
+    pub fn new(pattern: &str) -> HostMatch {
+        match pattern.strip_prefix('*') {
+            Some(suffix) if suffix.starts_with('.') => HostMatch::Below(suffix.into()),
+            _ => HostMatch::Exact(pattern.into()),
+        }
+    }
+
+    /// Whether a host, without port, is meant.
+    pub fn matches(&self, host: &str) -> bool {
+        match self {
+            HostMatch::Exact(name) => name.eq_ignore_ascii_case(host),
+            HostMatch::Below(suffix) => {
+                let (host, suffix) = (host.as_bytes(), suffix.as_bytes());
+                host.len() > suffix.len()
+                    && host[host.len() - suffix.len()..].eq_ignore_ascii_case(suffix)
+                    // An empty label is no label.
+                    && host[0] != b'.'
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for HostMatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            HostMatch::Exact(name) => f.write_str(name),
+            HostMatch::Below(suffix) => write!(f, "*{suffix}"),
+        }
+    }
+}
+
+/// The first rule that matches; rules come in their order of precedence.
+pub fn find<'a>(rules: &'a [Arc<Rule>], facts: &RequestFacts<'_>) -> Option<&'a Arc<Rule>> {
+    rules.iter().find(|rule| rule.matches(facts))
+}
+
+impl Rule {
+    /// Whether any of the rule's matches fits. A rule without matches fits everything.
+    pub fn matches(&self, facts: &RequestFacts<'_>) -> bool {
+        self.matches.is_empty() || self.matches.iter().any(|each| each.matches(facts))
+    }
+
+    /// A backend by weight.
+    pub fn choose(&self, rng: &mut impl Rng) -> &Backend {
+        let [first, others @ ..] = self.backends.as_slice() else {
+            unreachable!("a rule has backends: checked when it is made")
+        };
+        if others.is_empty() || self.total_weight == 0 {
+            return first;
+        }
+        let mut point = below(rng, u64::from(self.total_weight)) as u32;
+        let last = others.last().unwrap_or(first);
+        self.backends
+            .iter()
+            .find(|backend| match point.checked_sub(backend.weight) {
+                None => true,
+                Some(left) => {
+                    point = left;
+                    false
+                }
+            })
+            .unwrap_or(last)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,7 @@
+//! What keeps a failure from becoming a larger one: how many retries there may be, and how long they wait.
+
+mod backoff;
+mod budget;
+
+pub use backoff::Backoff;
+pub use budget::RetryBudget;

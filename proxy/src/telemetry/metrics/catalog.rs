@@ -1,0 +1,114 @@
+//! All metrics there are: name, type, labels and meaning. What is rendered takes its help from here, and
+//! `examples/metrics.md` is compared with it.
+
+use prometheus::proto::MetricType;
+
+/// One metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    pub name: &'static str,
+    pub kind: MetricType,
+    /// Its unit, or what it counts, is in the text.
+    pub help: &'static str,
+    pub labels: &'static [&'static str],
+}
+
+const fn counter(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family {
+        name,
+        kind: MetricType::COUNTER,
+        help,
+        labels,
+    }
+}
+
+const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
+    Family {
+        name,
+        kind: MetricType::GAUGE,
+        help,
+        labels,
+    }
+}
+
+const fn histogram(
+    name: &'static str,
+    labels: &'static [&'static str],
+    help: &'static str,
+) -> Family {
+    Family {
+        name,
+        kind: MetricType::HISTOGRAM,
+        help,
+        labels,
+    }
+}
+
+macro_rules! catalog {
+    ($($constant:ident = $family:expr;)*) => {
+        $(pub const $constant: Family = $family;)*
+        /// All of them.
+        pub const ALL: &[Family] = &[$($constant),*];
+    };
+}
+
+catalog! {
+    REQUESTS = counter("outrigger_requests_total", &["direction", "service", "route", "peer", "code", "reason"],
+        "Requests that ended, with the last byte of the response.");
+    REQUEST_DURATION = histogram("outrigger_request_duration_seconds", &["direction", "service", "route"],
+        "Time from the request's head to the last byte of the response, seconds.");
+    FIRST_BYTE = histogram("outrigger_time_to_first_byte_seconds", &["direction", "service", "route"],
+        "Time from the request's head to the first byte of the response, seconds.");
+    REQUEST_BYTES = counter("outrigger_request_bytes_total", &["direction", "service"],
+        "Bytes of request bodies, and bytes from the client on TCP connections.");
+    RESPONSE_BYTES = counter("outrigger_response_bytes_total", &["direction", "service"],
+        "Bytes of response bodies, and bytes to the client on TCP connections.");
+    IN_FLIGHT = gauge("outrigger_requests_in_flight", &["direction", "service"],
+        "Requests under way: begun, and the response's last byte not yet sent.");
+    CONNECTIONS_OPEN = gauge("outrigger_connections_open", &["direction", "side"],
+        "Open connections.");
+    CONNECTIONS = counter("outrigger_connections_total", &["direction", "side", "protocol"],
+        "Connections accepted (downstream) or established (upstream).");
+    HANDSHAKES = counter("outrigger_tls_handshakes_total", &["direction", "result"],
+        "TLS handshakes with peers, by how they ended.");
+    RETRIES = counter("outrigger_retries_total", &["service", "route", "cause"],
+        "Requests sent again, by what went wrong before.");
+    RETRIES_REFUSED = counter("outrigger_retries_refused_total", &["service", "route", "why"],
+        "Failures that the policy retries and that were not retried, by why.");
+    ENDPOINTS = gauge("outrigger_endpoints", &["service", "state"],
+        "Endpoints of the services in use, as this sidecar sees them.");
+    CONFIG_VERSION = gauge("outrigger_config_version", &[],
+        "Version of the configuration in effect; 0 before the first.");
+    CONFIG_UPDATES = counter("outrigger_config_updates_total", &[],
+        "Configurations put into effect.");
+    CONFIG_REJECTIONS = counter("outrigger_config_rejections_total", &["kind"],
+        "Resources from the control plane that were refused, by kind.");
+    CONNECTED = gauge("outrigger_control_plane_connected", &[],
+        "1 while the stream to the control plane is up.");
+    CERTIFICATE_EXPIRY = gauge("outrigger_certificate_expiry_timestamp_seconds", &[],
+        "End of the certificate in use, seconds since 1970; absent without one.");
+    RENEWALS = counter("outrigger_certificate_renewals_total", &["result"],
+        "Certificates asked of the control plane, by how it ended.");
+    LOG_DROPPED = counter("outrigger_access_log_dropped_total", &[],
+        "Lines of the access log that were lost: the writer was behind, or the output refused them.");
+    BUILD = gauge("outrigger_build_info", &["version"],
+        "Always 1; the label is the program's version.");
+    CPU = counter("process_cpu_seconds_total", &[],
+        "User and system CPU time, seconds.");
+    RESIDENT = gauge("process_resident_memory_bytes", &[],
+        "Resident memory, bytes.");
+    VIRTUAL = gauge("process_virtual_memory_bytes", &[],
+        "Virtual memory, bytes.");
+    OPEN_FDS = gauge("process_open_fds", &[],
+        "Open file descriptors.");
+    MAX_FDS = gauge("process_max_fds", &[],
+        "Most file descriptors that may be open.");
+    THREADS = gauge("process_threads", &[],
+        "Threads.");
+    START_TIME = gauge("process_start_time_seconds", &[],
+        "Start of the process, seconds since 1970.");
+}

@@ -1,0 +1,281 @@
+//! Gathers all figures and writes them out.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use prometheus::TextEncoder;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+use super::Metrics;
+use super::catalog::{self, Family};
+use super::connection::{Side, Wire};
+use super::histogram::{self, BOUNDS_MS};
+use super::process::Process;
+use super::request::RequestMetrics;
+use crate::balance::EndpointState;
+use crate::policy::Snapshot;
+use crate::shared::Shared;
+use crate::telemetry::Direction;
+
+/// The media type of what [`render`] returns.
+pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
+    let mut page = Page::default();
+    requests(&mut page, metrics);
+    connections(&mut page, metrics);
+    control(&mut page, metrics);
+    shared_state(&mut page, shared);
+    process(&mut page, Process::read());
+    page.write()
+}
+
+fn requests(page: &mut Page, metrics: &Metrics) {
+    let kinds = metrics.all_requests();
+    let mut latencies = BTreeMap::new();
+    let mut services = BTreeMap::new();
+    let mut retries = BTreeMap::new();
+    for kind in &kinds {
+        let labels = &kind.labels;
+        let (direction, service, route) = (labels.direction, &*labels.service, &*labels.route);
+        kind.each_count(|code, reason, count| {
+            let values = [
+                direction.as_str(),
+                service,
+                route,
+                &labels.peer,
+                code,
+                reason,
+            ];
+            page.add(catalog::REQUESTS, &values, count as f64);
+        });
+        latencies.insert((direction, service, route), &kind.latency);
+        let sum: &mut super::Totals = services.entry((direction, service)).or_default();
+        *sum += kind.totals();
+        add_retries(&mut retries, kind);
+    }
+    for ((direction, service, route), latency) in latencies {
+        let labels = [direction.as_str(), service, route];
+        page.add_histogram(catalog::REQUEST_DURATION, &labels, &latency.duration);
+        page.add_histogram(catalog::FIRST_BYTE, &labels, &latency.first_byte);
+    }
+    for ((direction, service), totals) in services {
+        let labels = [direction.as_str(), service];
+        page.add(catalog::REQUEST_BYTES, &labels, totals.request_bytes as f64);
+        page.add(
+            catalog::RESPONSE_BYTES,
+            &labels,
+            totals.response_bytes as f64,
+        );
+        page.add(catalog::IN_FLIGHT, &labels, totals.in_flight as f64);
+    }
+    for ((name, service, route, word), count) in retries {
+        let family = if name == catalog::RETRIES.name {
+            catalog::RETRIES
+        } else {
+            catalog::RETRIES_REFUSED
+        };
+        page.add(family, &[service, route, word], count as f64);
+    }
+}
+
+type RetryLabels<'a> = (&'static str, &'a str, &'a str, &'static str);
+
+/// Retries have no label for the backend: summed over them.
+fn add_retries<'a>(sums: &mut BTreeMap<RetryLabels<'a>, u64>, kind: &'a RequestMetrics) {
+    let (service, route) = (&*kind.labels.service, &*kind.labels.route);
+    let made = kind
+        .retries
+        .read_made()
+        .map(|(cause, n)| (catalog::RETRIES.name, cause.as_str(), n));
+    let refused = kind
+        .retries
+        .read_refused()
+        .map(|(why, n)| (catalog::RETRIES_REFUSED.name, why.as_str(), n));
+    for (name, word, count) in made.chain(refused).filter(|(_, _, count)| *count > 0) {
+        *sums.entry((name, service, route, word)).or_default() += count;
+    }
+}
+
+fn connections(page: &mut Page, metrics: &Metrics) {
+    for direction in Direction::ALL {
+        for side in Side::ALL {
+            let labels = [direction.as_str(), side.as_str()];
+            page.add(
+                catalog::CONNECTIONS_OPEN,
+                &labels,
+                metrics.connections.open(direction, side) as f64,
+            );
+            for wire in Wire::ALL {
+                let labels = [direction.as_str(), side.as_str(), wire.as_str()];
+                let opened = metrics.connections.opened(direction, side, wire);
+                page.add(catalog::CONNECTIONS, &labels, opened as f64);
+            }
+        }
+        for (result, count) in metrics.handshakes.read(direction) {
+            page.add(
+                catalog::HANDSHAKES,
+                &[direction.as_str(), result],
+                count as f64,
+            );
+        }
+    }
+}
+
+fn control(page: &mut Page, metrics: &Metrics) {
+    page.add(
+        catalog::CONFIG_UPDATES,
+        &[],
+        metrics.config_updates.load(Relaxed) as f64,
+    );
+    for (kind, count) in metrics.rejections.read() {
+        page.add(catalog::CONFIG_REJECTIONS, &[kind], count as f64);
+    }
+    let connected = metrics.control_plane_connected.load(Relaxed);
+    page.add(catalog::CONNECTED, &[], f64::from(u8::from(connected)));
+    for (result, count) in ["ok", "failed"].into_iter().zip(&metrics.renewals) {
+        page.add(catalog::RENEWALS, &[result], count.load(Relaxed) as f64);
+    }
+    page.add(catalog::BUILD, &[env!("CARGO_PKG_VERSION")], 1.0);
+}
+
+fn shared_state(page: &mut Page, shared: &Shared) {
+    let snapshot = shared.snapshot.load();
+    page.add(catalog::CONFIG_VERSION, &[], snapshot.version as f64);
+    endpoints(page, &snapshot);
+    if let Some(tls) = shared.tls.load().as_ref() {
+        let since_1970 = tls
+            .not_after
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        page.add(
+            catalog::CERTIFICATE_EXPIRY,
+            &[],
+            since_1970.as_secs() as f64,
+        );
+    }
+    page.add(
+        catalog::LOG_DROPPED,
+        &[],
+        shared.access_log.dropped() as f64,
+    );
+}
+
+fn endpoints(page: &mut Page, snapshot: &Snapshot) {
+    for upstream in snapshot.upstreams() {
+        let stats = upstream.endpoints.stats();
+        for state in EndpointState::ALL {
+            let count = stats
+                .iter()
+                .filter(|endpoint| endpoint.state == state)
+                .count();
+            page.add(
+                catalog::ENDPOINTS,
+                &[&upstream.service, state.as_str()],
+                count as f64,
+            );
+        }
+    }
+}
+
+fn process(page: &mut Page, process: Process) {
+    let figures = [
+        (catalog::CPU, process.cpu_seconds),
+        (catalog::RESIDENT, process.resident_bytes),
+        (catalog::VIRTUAL, process.virtual_bytes),
+        (catalog::OPEN_FDS, process.open_fds),
+        (catalog::MAX_FDS, process.max_fds),
+        (catalog::THREADS, process.threads),
+        (catalog::START_TIME, process.start_seconds),
+    ];
+    for (family, value) in figures {
+        if let Some(value) = value {
+            page.add(family, &[], value);
+        }
+    }
+}
+
+/// The families of one scrape, by name.
+#[derive(Default)]
+struct Page {
+    families: BTreeMap<&'static str, (Family, Vec<Metric>)>,
+}
+
+impl Page {
+    fn add(&mut self, family: Family, values: &[&str], value: f64) {
+        let mut metric = metric(family, values);
+        if family.kind == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.push(family, metric);
+    }
+
+    fn add_histogram(&mut self, family: Family, values: &[&str], figures: &histogram::Histogram) {
+        let (counts, sum) = figures.read();
+        let mut total = 0;
+        let mut buckets = Vec::with_capacity(BOUNDS_MS.len());
+        for (bound, count) in BOUNDS_MS.iter().zip(counts) {
+            total += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound as f64 / 1e3);
+            bucket.set_cumulative_count(total);
+            buckets.push(bucket);
+        }
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(counts.iter().sum());
+        histogram.set_sample_sum(sum);
+        let mut metric = metric(family, values);
+        metric.set_histogram(histogram);
+        self.push(family, metric);
+    }
+
+    fn push(&mut self, family: Family, metric: Metric) {
+        self.families
+            .entry(family.name)
+            .or_insert_with(|| (family, Vec::new()))
+            .1
+            .push(metric);
+    }
+
+    fn write(self) -> String {
+        let families: Vec<MetricFamily> = self
+            .families
+            .into_values()
+            .map(|(family, metrics)| {
+                let mut written = MetricFamily::default();
+                written.set_name(family.name.to_owned());
+                written.set_help(family.help.to_owned());
+                written.set_field_type(family.kind);
+                written.set_metric(metrics);
+                written
+            })
+            .collect();
+        let mut text = String::with_capacity(64 << 10);
+        if let Err(error) = TextEncoder::new().encode_utf8(&families, &mut text) {
+            // It refuses families without a name or without figures; there is none of either here.
+            tracing::error!(%error, "the metrics could not be written");
+        }
+        text
+    }
+}
+
+fn metric(family: Family, values: &[&str]) -> Metric {
+    debug_assert_eq!(family.labels.len(), values.len(), "{}", family.name);
+    let pairs = family.labels.iter().zip(values).map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    });
+    Metric::from_label(pairs.collect())
+}
