@@ -3,25 +3,31 @@
 //! The types are pure data and keep what was written: a field that was left out stays `None`, and a method of the same
 //! name gives the value in effect.
 
+mod decode;
 mod duration;
 mod duration_parse;
+mod field_path;
 mod key;
 mod mesh;
 mod meta;
+pub mod parse;
 mod problem;
 pub mod relate;
 mod resource;
 mod retry;
 mod route;
+mod schema;
 mod service;
 mod timeouts;
 mod workload;
 
+pub use decode::{decode, validate};
 pub use duration::Duration;
 pub use duration_parse::DurationError;
 pub use key::{Kind, ResourceKey, UnknownKind};
 pub use mesh::{AccessLog, MeshSpec, Mtls, MtlsMode, Telemetry};
 pub use meta::{Labels, ObjectMeta};
+pub use parse::{Document, Location, Parsed, SourceProblem, parse};
 pub use problem::{IndexedProblem, Problem};
 pub use relate::validate_against;
 pub use resource::{Resource, Spec};

@@ -1,0 +1,31 @@
+//! The table of `Mesh`.
+
+use super::checks;
+use super::common::{RETRY, TIMEOUT};
+use super::shape::{Field, Object, Shape};
+
+static MTLS: Object = Object::new(&[Field::optional(
+    "mode",
+    Shape::OneOf(&["strict", "permissive"]),
+)]);
+
+static TIMEOUTS: Object = Object::new(&[
+    Field::optional("connect", TIMEOUT),
+    Field::optional("request", TIMEOUT),
+    Field::optional("backendRequest", TIMEOUT),
+    Field::optional("responseHeaders", TIMEOUT),
+    Field::optional("streamIdle", TIMEOUT),
+]);
+
+static TELEMETRY: Object = Object::new(&[Field::optional(
+    "accessLog",
+    Shape::OneOf(&["off", "errors", "all"]),
+)]);
+
+pub(super) static SPEC: Object = Object::new(&[
+    Field::optional("trustDomain", Shape::Text(checks::dns_name)),
+    Field::optional("mtls", Shape::Object(&MTLS)),
+    Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
+    Field::optional("retry", Shape::Object(&RETRY)),
+    Field::optional("telemetry", Shape::Object(&TELEMETRY)),
+]);

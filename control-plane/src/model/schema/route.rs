@@ -1,0 +1,116 @@
+//! The table of `Route`.
+
+use serde_json::{Map, Value};
+
+use super::checks;
+use super::common::{HOSTS, LABELS, METHODS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
+use super::paths::{header_match, path_match};
+use super::report::Report;
+use super::shape::{Field, List, Object, Shape};
+
+static PARENTS: List = List {
+    item: Shape::Object(&PARENT),
+    min: 1,
+    max: 32,
+    unique: &[""],
+};
+static PARENT: Object = Object::new(&[
+    Field::optional("kind", Shape::OneOf(&["Service"])),
+    Field::required("name", Shape::Text(checks::name)),
+    Field::optional("namespace", Shape::Text(checks::name)),
+    Field::optional("port", PORT),
+]);
+
+static MATCHES: List = List {
+    item: Shape::Object(&MATCH),
+    min: 0,
+    max: 64,
+    unique: &[""],
+};
+static MATCH: Object = Object::new(&[
+    Field::optional("path", Shape::Object(&PATH)),
+    Field::optional("method", METHODS),
+    Field::optional("headers", Shape::List(&HEADERS)),
+]);
+static PATH: Object = Object::with_rule(
+    &[
+        Field::optional(
+            "type",
+            Shape::OneOf(&["Exact", "PathPrefix", "RegularExpression"]),
+        ),
+        Field::optional("value", Shape::Text(checks::anything)),
+    ],
+    path_match,
+);
+static HEADERS: List = List {
+    item: Shape::Object(&HEADER),
+    min: 0,
+    max: 16,
+    unique: &["name"],
+};
+static HEADER: Object = Object::with_rule(
+    &[
+        Field::optional("type", Shape::OneOf(&["Exact", "RegularExpression"])),
+        Field::required("name", Shape::Text(checks::header_name)),
+        Field::required("value", Shape::Text(checks::anything)),
+    ],
+    header_match,
+);
+
+static BACKENDS: List = List {
+    item: Shape::Object(&BACKEND),
+    min: 0,
+    max: 32,
+    unique: &[""],
+};
+static BACKEND: Object = Object::new(&[
+    Field::required("name", Shape::Text(checks::name)),
+    Field::optional("namespace", Shape::Text(checks::name)),
+    Field::optional("port", PORT),
+    Field::optional("weight", Shape::Integer(0, WEIGHT_MAX)),
+    Field::optional("subset", Shape::Labels(&LABELS)),
+]);
+
+static TIMEOUTS: Object = Object::new(&[
+    Field::optional("request", TIMEOUT),
+    Field::optional("backendRequest", TIMEOUT),
+    Field::optional("responseHeaders", TIMEOUT),
+    Field::optional("streamIdle", TIMEOUT),
+]);
+
+static RULES: List = List {
+    item: Shape::Object(&RULE),
+    min: 1,
+    max: 256,
+    unique: &["name"],
+};
+static RULE: Object = Object::with_rule(
+    &[
+        Field::optional("name", Shape::Text(checks::name)),
+        Field::optional("matches", Shape::List(&MATCHES)),
+        Field::optional("backendRefs", Shape::List(&BACKENDS)),
+        Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
+        Field::optional("retry", Shape::Object(&RETRY)),
+    ],
+    some_backend_has_weight,
+);
+
+/// Otherwise no request that the rule matches could go anywhere.
+fn some_backend_has_weight(members: &Map<String, Value>, report: &mut Report) {
+    let Some(Value::Array(backends)) = members.get("backendRefs") else {
+        return;
+    };
+    let weightless = |backend: &Value| backend.get("weight").and_then(Value::as_u64) == Some(0);
+    if !backends.is_empty() && backends.iter().all(weightless) {
+        report.problem_at(
+            "backendRefs",
+            "every weight is 0; at least one must be greater",
+        );
+    }
+}
+
+pub(super) static SPEC: Object = Object::new(&[
+    Field::required("parentRefs", Shape::List(&PARENTS)),
+    Field::optional("hostnames", Shape::List(&HOSTS)),
+    Field::required("rules", Shape::List(&RULES)),
+]);

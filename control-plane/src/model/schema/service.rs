@@ -1,0 +1,76 @@
+//! The table of `Service`.
+
+use super::checks;
+use super::common::{HOSTS, LABELS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
+use super::shape::{Field, List, Object, Shape};
+use crate::model::Duration;
+
+static PORTS: List = List {
+    item: Shape::Object(&PORT_OBJECT),
+    min: 1,
+    max: 64,
+    unique: &["port", "name"],
+};
+static PORT_OBJECT: Object = Object::new(&[
+    Field::optional("name", Shape::Text(checks::name)),
+    Field::required("port", PORT),
+    Field::required("protocol", Shape::OneOf(&["http", "http2", "grpc", "tcp"])),
+]);
+
+static ACCOUNTS: List = List {
+    item: Shape::Text(checks::name),
+    min: 0,
+    max: 64,
+    unique: &[""],
+};
+static IDENTITIES: List = List {
+    item: Shape::Text(checks::spiffe_pattern),
+    min: 0,
+    max: 64,
+    unique: &[""],
+};
+
+static ENDPOINTS: Object = Object::new(&[Field::optional("static", Shape::List(&STATIC))]);
+static STATIC: List = List {
+    item: Shape::Object(&STATIC_ENDPOINT),
+    min: 0,
+    max: 1000,
+    unique: &["address"],
+};
+static STATIC_ENDPOINT: Object = Object::new(&[
+    Field::required("address", Shape::Text(checks::address)),
+    Field::optional("weight", Shape::Integer(1, WEIGHT_MAX)),
+    Field::optional("labels", Shape::Labels(&LABELS)),
+    Field::optional("zone", Shape::Text(checks::label_value)),
+    Field::optional("mtls", Shape::Bool),
+]);
+
+/// Shorter: the latest answer is all there is. Longer: an endpoint that recovered is avoided for too long.
+const DECAY: Shape = Shape::Duration(Duration::from_millis(100), Duration::from_secs(3600));
+static LOAD_BALANCING: Object = Object::new(&[
+    Field::optional(
+        "policy",
+        Shape::OneOf(&["peak-ewma", "least-request", "round-robin", "random"]),
+    ),
+    Field::optional("ewmaDecay", DECAY),
+]);
+
+static TIMEOUTS: Object = Object::new(&[
+    Field::optional("connect", TIMEOUT),
+    Field::optional("request", TIMEOUT),
+    Field::optional("backendRequest", TIMEOUT),
+    Field::optional("responseHeaders", TIMEOUT),
+    Field::optional("streamIdle", TIMEOUT),
+    Field::optional("tcpIdle", TIMEOUT),
+]);
+
+pub(super) static SPEC: Object = Object::new(&[
+    Field::optional("hosts", Shape::List(&HOSTS)),
+    Field::required("ports", Shape::List(&PORTS)),
+    Field::optional("serviceAccounts", Shape::List(&ACCOUNTS)),
+    Field::optional("identities", Shape::List(&IDENTITIES)),
+    Field::optional("endpoints", Shape::Object(&ENDPOINTS)),
+    Field::optional("loadBalancing", Shape::Object(&LOAD_BALANCING)),
+    Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
+    Field::optional("retry", Shape::Object(&RETRY)),
+]);
