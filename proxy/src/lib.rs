@@ -20,6 +20,7 @@ pub mod control;
 pub mod detect;
 pub mod drain;
 pub mod error;
+pub mod files;
 pub mod http;
 pub mod identity;
 pub mod inbound;

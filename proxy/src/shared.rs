@@ -48,7 +48,6 @@ impl Shared {
 #[derive(Debug, Default)]
 pub struct Status {
     config: AtomicBool,
-    connected: AtomicBool,
 }
 
 impl Status {
@@ -59,14 +58,5 @@ impl Status {
 
     pub(crate) fn set_config(&self) {
         self.config.store(true, Ordering::Release);
-    }
-
-    /// Whether the stream to the control plane is up.
-    pub fn is_connected(&self) -> bool {
-        self.connected.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn set_connected(&self, connected: bool) {
-        self.connected.store(connected, Ordering::Release);
     }
 }

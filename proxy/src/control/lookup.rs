@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::policy::{HostEntry, Service};
+use crate::policy::{HostEntry, Service, Snapshot};
 use crate::shared::Shared;
 
 /// How long a request waits for the control plane's answer. An answer takes one round trip; a control plane that is away
@@ -21,24 +21,16 @@ const MAX_AUTHORITY: usize = 255 + 6;
 /// The data path's side: asks, and waits for the snapshot that has the answer.
 #[derive(Debug)]
 pub struct Lookups {
-    wanted: mpsc::Sender<Wanted>,
+    /// Names of resources.
+    wanted: mpsc::Sender<Box<str>>,
     changed: watch::Receiver<u64>,
 }
 
 /// The control thread's side.
 #[derive(Debug)]
 pub struct LookupQueue {
-    pub(super) wanted: mpsc::Receiver<Wanted>,
+    pub(super) wanted: mpsc::Receiver<Box<str>>,
     pub(super) changed: watch::Sender<u64>,
-}
-
-/// What a request needs to know.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Wanted {
-    /// By authority, lower case.
-    Host(Box<str>),
-    /// By `<namespace>/<name>`.
-    Service(Box<str>),
 }
 
 impl Lookups {
@@ -54,10 +46,9 @@ impl Lookups {
     }
 
     /// What the authority (`name` or `name:port`) means: from the snapshot, else from the control plane. `None`: there
-    /// was no answer within [`PATIENCE`].
+    /// was no answer within [`PATIENCE`], or it cannot be used.
     pub async fn host(&self, shared: &Shared, authority: &str) -> Option<HostEntry> {
-        let find =
-            |snapshot: &crate::policy::Snapshot, name: &str| snapshot.hosts.get(name).cloned();
+        let find = |snapshot: &Snapshot, name: &str| snapshot.hosts.get(name).cloned();
         if let Some(entry) = find(&shared.snapshot.load(), authority) {
             return Some(entry);
         }
@@ -65,36 +56,44 @@ impl Lookups {
             return Some(HostEntry::Absent);
         }
         let name = authority.to_ascii_lowercase();
-        self.wait(shared, Wanted::Host(name.as_str().into()), |snapshot| {
-            find(snapshot, &name)
-        })
-        .await
+        let resource = format!("host/{name}");
+        self.wait(shared, &resource, |snapshot| find(snapshot, &name))
+            .await
     }
 
     /// The service `<namespace>/<name>`. `None`: it does not exist, or there was no answer within [`PATIENCE`].
     pub async fn service(&self, shared: &Shared, name: &str) -> Option<Arc<Service>> {
-        let find = |snapshot: &crate::policy::Snapshot| snapshot.services.get(name).cloned();
+        let find = |snapshot: &Snapshot| snapshot.services.get(name).cloned();
         if let Some(service) = find(&shared.snapshot.load()) {
             return Some(service);
         }
-        self.wait(shared, Wanted::Service(name.into()), find).await
+        let resource = format!("service/{name}");
+        self.wait(shared, &resource, find).await
     }
 
     async fn wait<T>(
         &self,
         shared: &Shared,
-        wanted: Wanted,
-        find: impl Fn(&crate::policy::Snapshot) -> Option<T>,
+        resource: &str,
+        find: impl Fn(&Snapshot) -> Option<T>,
     ) -> Option<T> {
+        if shared.snapshot.load().unusable.contains(resource) {
+            return None;
+        }
         let mut changed = self.changed.clone();
         let answer = async {
-            self.wanted.send(wanted).await.ok()?;
+            self.wanted.send(resource.into()).await.ok()?;
             loop {
                 // Marked as seen before the look, so that a snapshot that comes in between is not missed.
                 changed.borrow_and_update();
-                if let Some(found) = find(&shared.snapshot.load()) {
+                let snapshot = shared.snapshot.load();
+                if let Some(found) = find(&snapshot) {
                     return Some(found);
                 }
+                if snapshot.unusable.contains(resource) {
+                    return None;
+                }
+                drop(snapshot);
                 changed.changed().await.ok()?;
             }
         };

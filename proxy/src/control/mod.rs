@@ -1,4 +1,190 @@
 //! The stream to the control plane: what the sidecar subscribes to, and how what it receives becomes a
 //! [`Snapshot`](crate::policy::Snapshot).
+//!
+//! ```text
+//! control plane ─► session (one stream) ─► state ─► resources (convert: checked one by one)
+//! requests ─► lookup ──────┘                 └────► snapshot (built, swapped) ─► cache on disk
+//! ```
+//!
+//! When the control plane is away everything stays as it is, and the stream is tried again for as long as it takes.
 
+mod cache;
+pub mod channel;
+mod convert;
+mod endpoints;
 pub mod lookup;
+mod readiness;
+mod resources;
+pub(crate) mod retry;
+mod session;
+mod snapshot;
+mod state;
+mod subscriptions;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::warn;
+
+use crate::config::{Serve, full_name};
+use crate::identity::keeper::IdentityReceiver;
+use crate::identity::{Identity, SpiffeId};
+use crate::shared::Shared;
+use crate::tls;
+
+pub use lookup::LookupQueue;
+use retry::{Complaints, Pauses};
+use session::Session;
+use state::State;
+
+/// A stream that lasted so long was a good one: the next failure starts with short pauses again.
+const STABLE: Duration = Duration::from_secs(10);
+
+/// What the control side must know of the sidecar.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `host:port`.
+    pub control_plane: String,
+    /// Unique for each run.
+    pub instance: String,
+    /// The inbound listener; `None`: nothing is served.
+    pub inbound_listen: Option<SocketAddr>,
+    /// Where peers reach it, if that is not the address used towards the control plane.
+    pub inbound_advertise: Option<SocketAddr>,
+    pub metrics_listen: SocketAddr,
+    pub labels: BTreeMap<String, String>,
+    pub served: Vec<Served>,
+    /// Services that have a TCP listener, `<namespace>/<name>`.
+    pub called: Vec<Arc<str>>,
+    pub data_dir: Option<PathBuf>,
+}
+
+/// A port of a service that this sidecar stands in front of.
+#[derive(Clone, Debug)]
+pub struct Served {
+    /// `<namespace>/<name>`.
+    pub service: Arc<str>,
+    pub port: u16,
+    pub weight: u32,
+    /// Application and probe.
+    pub serve: Serve,
+}
+
+impl Served {
+    /// For a sidecar of this namespace.
+    pub fn new(serve: &Serve, own_namespace: &str) -> Served {
+        let namespace = serve.namespace.as_deref().unwrap_or(own_namespace);
+        Served {
+            service: full_name(namespace, &serve.service),
+            port: serve.port,
+            weight: serve.weight,
+            serve: serve.clone(),
+        }
+    }
+}
+
+/// Follows the control plane until the task is dropped.
+pub async fn run(
+    shared: Arc<Shared>,
+    settings: Settings,
+    id: SpiffeId,
+    mut identity: IdentityReceiver,
+    mut queue: LookupQueue,
+) {
+    let serve: Vec<Serve> = settings.served.iter().map(|it| it.serve.clone()).collect();
+    let ready = readiness::watch(&serve);
+    let applications = settings
+        .served
+        .iter()
+        .map(|it| ((it.service.clone(), it.port), it.serve.application))
+        .collect();
+    let mut state = State::new(
+        id,
+        shared.clone(),
+        queue.changed.clone(),
+        applications,
+        settings.data_dir.clone(),
+    );
+    for service in &settings.called {
+        state.pin_service(service);
+    }
+    state.load_cache();
+
+    let mut pauses = Pauses::default();
+    let mut complaints = Complaints::default();
+    loop {
+        let waiting = wait_for_identity(&mut identity);
+        let Some(identity) = meanwhile(&mut state, &mut queue, waiting).await else {
+            // Nobody will make one: the program is about to end.
+            return std::future::pending().await;
+        };
+        let connecting = connect(&settings.control_plane, &identity);
+        let trouble = match meanwhile(&mut state, &mut queue, connecting).await {
+            Ok(connection) => {
+                let session = Session {
+                    state: &mut state,
+                    queue: &mut queue,
+                    settings: &settings,
+                    ready: ready.clone(),
+                };
+                let begun = Instant::now();
+                let metrics = &shared.metrics;
+                let ended = session
+                    .run(connection, identity.not_after, || {
+                        metrics.control_plane_connected(true);
+                        complaints.clear();
+                    })
+                    .await;
+                metrics.control_plane_connected(false);
+                if begun.elapsed() >= STABLE {
+                    pauses.reset();
+                }
+                state.save().await;
+                ended.to_string()
+            }
+            Err(error) => error,
+        };
+        if shared.drain.is_draining() {
+            // There is nobody to tell.
+            shared.drain.announced();
+        }
+        if complaints.due() {
+            warn!("no connection to the control plane, trying on: {trouble}");
+        }
+        meanwhile(&mut state, &mut queue, tokio::time::sleep(pauses.next())).await;
+    }
+}
+
+async fn wait_for_identity(identity: &mut IdentityReceiver) -> Option<Arc<Identity>> {
+    identity.wait_for(Option::is_some).await.ok()?.clone()
+}
+
+async fn connect(address: &str, identity: &Identity) -> Result<channel::Connection, String> {
+    let tls = tls::control_plane_client(identity).map_err(|error| error.to_string())?;
+    channel::connect(address, tls)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Waits for something else than a stream. What requests ask for meanwhile is asked of the next stream.
+async fn meanwhile<T>(
+    state: &mut State,
+    queue: &mut LookupQueue,
+    future: impl Future<Output = T>,
+) -> T {
+    let mut future = std::pin::pin!(future);
+    loop {
+        tokio::select! {
+            done = &mut future => return done,
+            Some(name) = queue.wanted.recv() => drop(state.ask(&[name])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -112,12 +112,12 @@ impl FromStr for SpiffeId {
     }
 }
 
-/// One id, or all ids below a path (`…/*`).
+/// One id, or all ids that have one more segment than a path (`…/sa/*`: any account of the namespace).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpiffePattern {
     Exact(SpiffeId),
     /// The part before the `*`, with the slash.
-    Below(Arc<str>),
+    AnyIn(Arc<str>),
 }
 
 impl SpiffePattern {
@@ -125,7 +125,10 @@ impl SpiffePattern {
     pub fn matches(&self, id: &SpiffeId) -> bool {
         match self {
             SpiffePattern::Exact(exact) => exact == id,
-            SpiffePattern::Below(prefix) => id.as_str().starts_with(&**prefix),
+            SpiffePattern::AnyIn(prefix) => id
+                .as_str()
+                .strip_prefix(&**prefix)
+                .is_some_and(|rest| !rest.contains('/')),
         }
     }
 }
@@ -134,7 +137,7 @@ impl fmt::Display for SpiffePattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SpiffePattern::Exact(id) => id.fmt(f),
-            SpiffePattern::Below(prefix) => write!(f, "{prefix}*"),
+            SpiffePattern::AnyIn(prefix) => write!(f, "{prefix}*"),
         }
     }
 }
@@ -155,7 +158,7 @@ impl FromStr for SpiffePattern {
         if path.contains('*') {
             return Err(InvalidSpiffeId::Pattern(shorten(text)));
         }
-        Ok(SpiffePattern::Below(format!("{prefix}/").into()))
+        Ok(SpiffePattern::AnyIn(format!("{prefix}/").into()))
     }
 }
 

@@ -2,6 +2,10 @@
 
 use std::io;
 
+use rustls::{AlertDescription, CertificateError, Error};
+
+use super::verify::IdentityError;
+
 /// Why a TLS handshake failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HandshakeFailure {
@@ -43,7 +47,46 @@ impl HandshakeFailure {
 }
 
 /// Finds the reason in what a handshake (or the first read after it) returned.
+///
+/// In TLS 1.3 a client learns only after its handshake that the server refused its certificate: as an alert, which says
+/// less than the server's own log.
 pub fn classify(error: &io::Error) -> HandshakeFailure {
-    let _ = error;
-    HandshakeFailure::Protocol
+    let Some(error) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>())
+    else {
+        return HandshakeFailure::Protocol;
+    };
+    match error {
+        Error::NoCertificatesPresented => HandshakeFailure::NoCertificate,
+        Error::InvalidCertificate(error) => of_certificate(error),
+        Error::AlertReceived(alert) => match alert {
+            AlertDescription::CertificateRequired | AlertDescription::NoCertificate => {
+                HandshakeFailure::NoCertificate
+            }
+            AlertDescription::CertificateExpired => HandshakeFailure::Expired,
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError => HandshakeFailure::Untrusted,
+            AlertDescription::AccessDenied => HandshakeFailure::WrongIdentity,
+            _ => HandshakeFailure::Protocol,
+        },
+        _ => HandshakeFailure::Protocol,
+    }
+}
+
+fn of_certificate(error: &CertificateError) -> HandshakeFailure {
+    match error {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => HandshakeFailure::Expired,
+        CertificateError::Other(other) => match other.0.downcast_ref::<IdentityError>() {
+            Some(IdentityError::TrustDomain { .. }) => HandshakeFailure::WrongTrustDomain,
+            Some(IdentityError::Fingerprint) | None => HandshakeFailure::Untrusted,
+            Some(_) => HandshakeFailure::WrongIdentity,
+        },
+        _ => HandshakeFailure::Untrusted,
+    }
 }

@@ -43,8 +43,9 @@ fn patterns() {
     let allows = |text: &str| text.parse::<SpiffePattern>().unwrap().matches(&chat);
     assert!(allows("spiffe://outrigger.local/ns/default/sa/chat"));
     assert!(allows("spiffe://outrigger.local/ns/default/sa/*"));
-    assert!(allows("spiffe://outrigger.local/ns/default/*"));
-    assert!(allows("spiffe://outrigger.local/*"));
+    assert!(!allows("spiffe://outrigger.local/ns/default/*"));
+    assert!(!allows("spiffe://outrigger.local/*"));
+    assert!(!allows("spiffe://outrigger.local/ns/other/sa/*"));
     assert!(!allows("spiffe://outrigger.local/ns/default/sa/cha"));
     assert!(!allows("spiffe://outrigger.local/ns/def/*"));
     assert!(!allows("spiffe://outrigger.loca/*"));

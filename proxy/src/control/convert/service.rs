@@ -1,0 +1,218 @@
+//! Services and their rules.
+
+use std::time::Duration;
+
+use http::{HeaderName, Method, StatusCode};
+use outrigger_proto::dataplane::v1 as wire;
+use rustls_pki_types::ServerName;
+use wire::string_match::Kind;
+
+use super::{BackendSpec, Reason, RuleSpec, ServiceSpec, known, list, port, protocol, timeout};
+use crate::balance::{self, DEFAULT_DECAY};
+use crate::policy::matching::HostMatch;
+use crate::policy::{HeaderMatch, Match, Retry, ServicePort, StringMatch, Timeouts};
+use crate::resilience::Backoff;
+
+/// The contract's default where a service does not say it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// The contract's default; Linkerd's cap for replayed bodies.
+const MAX_BODY_BYTES: usize = 64 << 10;
+/// The contract's default budget: percent, and retries per second on top. Finagle's and tower's.
+const BUDGET: (u32, u32) = (20, 10);
+
+pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<ServiceSpec, Reason> {
+    let full = format!("{}/{}", service.namespace, service.name);
+    let name = super::service_name("namespace/name", &full)?;
+    let ports = list("ports", &service.ports, |wire: &wire::ServicePort| {
+        Ok(ServicePort {
+            port: port("port", wire.port)?,
+            name: wire.name.as_str().into(),
+            protocol: protocol("protocol", wire.protocol)?,
+        })
+    })?;
+    for service_port in &ports {
+        // Only the length can be wrong: namespace and name are labels.
+        server_name(&name, service_port.port, trust_domain)
+            .ok_or("name: too long for a server name together with namespace and trust domain")?;
+    }
+    let identities = list("server_identities", &service.server_identities, |text| {
+        text.parse().map_err(|error| format!(": {error}"))
+    })?;
+    if identities.is_empty() {
+        return Err("server_identities: empty, nobody could serve it".into());
+    }
+    let (policy, decay) = load_balancing(service.load_balancing.as_ref())?;
+    Ok(ServiceSpec {
+        ports,
+        policy,
+        decay,
+        identities,
+        rules: list("rules", &service.rules, rule)?,
+        connect_timeout: timeout("connect_timeout", service.connect_timeout)?
+            .unwrap_or(CONNECT_TIMEOUT),
+        tcp_idle_timeout: timeout("tcp_idle_timeout", service.tcp_idle_timeout)?,
+        name,
+    })
+}
+
+/// What is sent as SNI to a sidecar that serves this: `<port>.<service>.<namespace>.<trust domain>`.
+pub(in crate::control) fn server_name(
+    service: &str,
+    port: u16,
+    trust_domain: &str,
+) -> Option<ServerName<'static>> {
+    ServerName::try_from(sni(service, port, trust_domain)).ok()
+}
+
+/// The text of [`server_name`].
+pub(in crate::control) fn sni(service: &str, port: u16, trust_domain: &str) -> String {
+    let (namespace, name) = service.split_once('/').unwrap_or(("", service));
+    format!("{port}.{name}.{namespace}.{trust_domain}")
+}
+
+fn load_balancing(
+    wire: Option<&wire::LoadBalancing>,
+) -> Result<(balance::Policy, Duration), Reason> {
+    use wire::load_balancing::Policy;
+    let Some(wire) = wire else {
+        return Ok((balance::Policy::default(), DEFAULT_DECAY));
+    };
+    let policy = match known::<Policy>("load_balancing.policy", wire.policy)? {
+        Policy::Unspecified | Policy::PeakEwma => balance::Policy::PeakEwma,
+        Policy::LeastRequest => balance::Policy::LeastRequest,
+        Policy::RoundRobin => balance::Policy::RoundRobin,
+        Policy::Random => balance::Policy::Random,
+    };
+    let decay = timeout("load_balancing.ewma_decay", wire.ewma_decay)?.unwrap_or(DEFAULT_DECAY);
+    Ok((policy, decay))
+}
+
+fn rule(rule: &wire::Rule) -> Result<RuleSpec, Reason> {
+    let backends = list("backends", &rule.backends, |backend: &wire::Backend| {
+        Ok(BackendSpec {
+            service: super::service_name("service", &backend.service)?,
+            port: port("port", backend.port)?,
+            weight: backend.weight,
+            subset: backend.subset.clone().into_iter().collect(),
+        })
+    })?;
+    let total_weight = backends
+        .iter()
+        .try_fold(0_u32, |sum, backend| sum.checked_add(backend.weight))
+        .ok_or("backends: the sum of the weights is above 4294967295")?;
+    if total_weight == 0 {
+        return Err("backends: at least one must have a weight above 0".into());
+    }
+    let (retry, budget) = match &rule.retry {
+        Some(wire) => {
+            let (retry, budget) = retry(wire).map_err(|problem| format!("retry.{problem}"))?;
+            (Some(retry), budget)
+        }
+        None => (None, BUDGET),
+    };
+    Ok(RuleSpec {
+        route: rule.route.as_str().into(),
+        matches: list("matches", &rule.matches, one_match)?,
+        backends,
+        total_weight,
+        timeouts: timeouts(rule.timeouts.as_ref())
+            .map_err(|problem| format!("timeouts.{problem}"))?,
+        retry,
+        budget,
+    })
+}
+
+fn one_match(wire: &wire::Match) -> Result<Match, Reason> {
+    let method = match wire.method.as_str() {
+        "" => None,
+        text => Some(method("method", text)?),
+    };
+    let headers = list("headers", &wire.headers, |header: &wire::HeaderMatch| {
+        Ok(HeaderMatch {
+            name: HeaderName::from_bytes(header.name.as_bytes())
+                .map_err(|_| format!("name: {:?} is not a header's name", header.name))?,
+            value: string_match("value", header.value.as_ref())?
+                .ok_or("value: unset; exact, prefix or regex is wanted")?,
+        })
+    })?;
+    Ok(Match {
+        hosts: wire.hosts.iter().map(|host| HostMatch::new(host)).collect(),
+        path: string_match("path", wire.path.as_ref())?,
+        method,
+        headers,
+        port: match wire.port {
+            0 => None,
+            number => Some(port("port", number)?),
+        },
+    })
+}
+
+fn string_match(
+    field: &str,
+    wire: Option<&wire::StringMatch>,
+) -> Result<Option<StringMatch>, Reason> {
+    let Some(wire) = wire else {
+        return Ok(None);
+    };
+    match &wire.kind {
+        Some(Kind::Exact(value)) => Ok(Some(StringMatch::exact(value))),
+        Some(Kind::Prefix(value)) => Ok(Some(StringMatch::prefix(value))),
+        Some(Kind::Regex(pattern)) => StringMatch::regex(pattern)
+            .map(Some)
+            .map_err(|error| format!("{field}.regex: {error}")),
+        None => Err(format!("{field}: neither exact nor prefix nor regex")),
+    }
+}
+
+fn method(field: &str, text: &str) -> Result<Method, Reason> {
+    Method::from_bytes(text.as_bytes())
+        .map_err(|_| format!("{field}: {text:?} is not an HTTP method"))
+}
+
+fn timeouts(wire: Option<&wire::Timeouts>) -> Result<Timeouts, Reason> {
+    let Some(wire) = wire else {
+        return Ok(Timeouts::default());
+    };
+    Ok(Timeouts {
+        request: timeout("request", wire.request)?,
+        per_try: timeout("per_try", wire.per_try)?,
+        response_headers: timeout("response_headers", wire.response_headers)?,
+        stream_idle: timeout("stream_idle", wire.stream_idle)?,
+    })
+}
+
+fn retry(wire: &wire::Retry) -> Result<(Retry, (u32, u32)), Reason> {
+    let base = timeout("backoff_base", wire.backoff_base)?.unwrap_or(Backoff::default().base);
+    let max = timeout("backoff_max", wire.backoff_max)?.unwrap_or(base.saturating_mul(10));
+    if max < base {
+        return Err(format!(
+            "backoff_max: {max:?} is below backoff_base, {base:?}"
+        ));
+    }
+    let statuses = list("statuses", &wire.statuses, |status| {
+        u16::try_from(*status)
+            .ok()
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .ok_or_else(|| format!(": {status} is not an HTTP status"))
+    })?;
+    let retry = Retry {
+        max_retries: wire.max_retries,
+        statuses,
+        grpc_codes: wire.grpc_codes.clone(),
+        methods: list("methods", &wire.methods, |text| method("", text))?,
+        on_reset: wire.on_reset,
+        on_timeout: wire.on_timeout,
+        backoff: Backoff { base, max },
+        max_body_bytes: match wire.max_body_bytes {
+            0 => MAX_BODY_BYTES,
+            bytes => usize::try_from(bytes)
+                .map_err(|_| format!("max_body_bytes: {bytes} is more than memory can have"))?,
+        },
+    };
+    let or = |value: u32, default: u32| if value == 0 { default } else { value };
+    let budget = (
+        or(wire.budget_percent, BUDGET.0),
+        or(wire.budget_min_per_second, BUDGET.1),
+    );
+    Ok((retry, budget))
+}

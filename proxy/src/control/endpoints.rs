@@ -1,0 +1,143 @@
+//! The endpoints of one service, and the sets of them that rules need.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::convert::EndpointSpec;
+use crate::balance::{DEFAULT_DECAY, Endpoint, EndpointKey, EndpointSet, Load, Policy};
+
+/// Port (`None`: whichever) and labels.
+type Filter = (Option<u16>, BTreeMap<String, String>);
+
+/// Endpoints and sets as of the last snapshot. Sets that are still right are handed out again.
+#[derive(Debug)]
+pub(super) struct ServiceEndpoints {
+    /// Version of the `endpoints/…` resource. `None`: there is none.
+    version: Option<u64>,
+    policy: Policy,
+    decay: Duration,
+    endpoints: Vec<Arc<Endpoint>>,
+    sets: HashMap<Filter, Arc<EndpointSet>>,
+}
+
+impl Default for ServiceEndpoints {
+    fn default() -> ServiceEndpoints {
+        ServiceEndpoints {
+            version: None,
+            policy: Policy::default(),
+            decay: DEFAULT_DECAY,
+            endpoints: Vec::new(),
+            sets: HashMap::new(),
+        }
+    }
+}
+
+impl ServiceEndpoints {
+    /// Takes over what is true now. Returns whether any set is another one than before.
+    pub(super) fn update(
+        &mut self,
+        version: Option<u64>,
+        specs: &[EndpointSpec],
+        (policy, decay): (Policy, Duration),
+    ) -> bool {
+        let mut changed = (self.policy, self.decay) != (policy, decay);
+        (self.policy, self.decay) = (policy, decay);
+        if self.version != version {
+            self.version = version;
+            let before = std::mem::take(&mut self.endpoints);
+            self.endpoints = carry_over(&before, specs);
+            changed |= before.len() != self.endpoints.len()
+                || !before
+                    .iter()
+                    .zip(&self.endpoints)
+                    .all(|(old, new)| Arc::ptr_eq(old, new));
+        }
+        if changed {
+            self.sets.clear();
+        }
+        // Sets that no rule needs any more.
+        self.sets.retain(|_, set| Arc::strong_count(set) > 1);
+        changed
+    }
+
+    /// All endpoints.
+    pub(super) fn all(&mut self) -> Arc<EndpointSet> {
+        self.get((None, BTreeMap::new()))
+    }
+
+    /// No endpoint.
+    pub(super) fn none(&self) -> Arc<EndpointSet> {
+        Arc::new(EndpointSet::new(self.policy, self.decay, Vec::new()))
+    }
+
+    /// Those that serve the port and carry the labels.
+    pub(super) fn set(&mut self, port: u16, subset: &BTreeMap<String, String>) -> Arc<EndpointSet> {
+        // Most services have one port, which every endpoint serves: no need for two sets with the same content.
+        let by_port = !self.endpoints.iter().all(|endpoint| endpoint.serves(port));
+        self.get((by_port.then_some(port), subset.clone()))
+    }
+
+    fn get(&mut self, filter: Filter) -> Arc<EndpointSet> {
+        if let Some(set) = self.sets.get(&filter) {
+            return set.clone();
+        }
+        let (port, subset) = &filter;
+        let chosen = self
+            .endpoints
+            .iter()
+            .filter(|endpoint| port.is_none_or(|port| endpoint.serves(port)))
+            .filter(|endpoint| endpoint.carries(subset))
+            .cloned()
+            .collect();
+        let set = Arc::new(EndpointSet::new(self.policy, self.decay, chosen));
+        self.sets.insert(filter, set.clone());
+        set
+    }
+}
+
+/// Endpoints for `specs`: the same object where nothing changed, the same load where it is the same server.
+fn carry_over(before: &[Arc<Endpoint>], specs: &[EndpointSpec]) -> Vec<Arc<Endpoint>> {
+    let mut known: HashMap<EndpointKey, Vec<&Arc<Endpoint>>> = HashMap::new();
+    for endpoint in before {
+        known.entry(endpoint.key()).or_default().push(endpoint);
+    }
+    let mut loads: HashMap<EndpointKey, Arc<Load>> = HashMap::new();
+    let carried = specs.iter().map(|spec| {
+        let key = spec.key();
+        let same_server = known.get(&key).map(Vec::as_slice).unwrap_or_default();
+        if let Some(same) = same_server.iter().find(|endpoint| is_same(endpoint, spec)) {
+            return Arc::clone(same);
+        }
+        // One server may stand here several times, with other ports and weights: its load is one.
+        let load = loads
+            .entry(key)
+            .or_insert_with(|| match same_server.first() {
+                Some(endpoint) => endpoint.load.clone(),
+                None => Arc::new(Load::default()),
+            });
+        Arc::new(Endpoint {
+            address: spec.address,
+            mtls: spec.mtls,
+            identity: spec.identity.clone(),
+            ports: spec.ports.clone(),
+            labels: spec.labels.clone(),
+            weight: spec.weight,
+            zone: spec.zone.clone(),
+            instance: spec.instance.clone(),
+            load: load.clone(),
+        })
+    });
+    carried.collect()
+}
+
+fn is_same(endpoint: &Endpoint, spec: &EndpointSpec) -> bool {
+    endpoint.address == spec.address
+        && endpoint.mtls == spec.mtls
+        && endpoint.identity == spec.identity
+        && endpoint.ports == spec.ports
+        && endpoint.labels == spec.labels
+        && endpoint.weight == spec.weight
+        && endpoint.zone == spec.zone
+        && endpoint.instance == spec.instance
+}

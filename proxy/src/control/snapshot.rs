@@ -1,0 +1,317 @@
+//! Second phase of a change: from checked resources to the one [`Snapshot`] that requests see. It cannot fail.
+//!
+//! What lives longer than a snapshot is found again here: an endpoint that stays keeps its load, a set whose endpoints and
+//! policy are the same keeps its place in the round, a service keeps its retry budget, and a service of which nothing
+//! changed is the same object in the next snapshot.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::convert::{BackendSpec, RuleSpec, ServiceSpec, Spec, server_name, sni};
+use super::endpoints::ServiceEndpoints;
+use super::resources::Resources;
+use crate::policy::{
+    Backend, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Snapshot, Upstream,
+};
+use crate::resilience::RetryBudget;
+use crate::telemetry::Direction;
+use crate::telemetry::metrics::Metrics;
+
+/// Applications by service (`<namespace>/<name>`) and port.
+pub(super) type Applications = BTreeMap<(Arc<str>, u16), SocketAddr>;
+
+/// Makes one snapshot after the other.
+#[derive(Debug)]
+pub(super) struct Builder {
+    trust_domain: Arc<str>,
+    applications: Applications,
+    metrics: Arc<Metrics>,
+    destinations: HashMap<Arc<str>, Destination>,
+    services: HashMap<Arc<str>, (Arc<ServiceSpec>, Arc<Service>)>,
+    budgets: HashMap<(Arc<str>, u32, u32), Arc<RetryBudget>>,
+}
+
+/// A service as something that requests go to.
+#[derive(Debug)]
+struct Destination {
+    /// `None`: it does not exist, and some rule names it.
+    spec: Option<Arc<ServiceSpec>>,
+    endpoints: ServiceEndpoints,
+    upstream: Arc<Upstream>,
+}
+
+impl Builder {
+    pub(super) fn new(
+        trust_domain: &str,
+        applications: Applications,
+        metrics: Arc<Metrics>,
+    ) -> Builder {
+        Builder {
+            trust_domain: trust_domain.into(),
+            applications,
+            metrics,
+            destinations: HashMap::new(),
+            services: HashMap::new(),
+            budgets: HashMap::new(),
+        }
+    }
+
+    /// The snapshot for what is held now.
+    pub(super) fn build(&mut self, resources: &Resources) -> Snapshot {
+        self.build_destinations(resources);
+        self.build_services(resources);
+
+        let mut snapshot = Snapshot {
+            version: resources.version,
+            mesh: MeshPolicy::default(),
+            hosts: HashMap::with_capacity(resources.held.len()),
+            services: HashMap::with_capacity(self.services.len()),
+            ..Snapshot::default()
+        };
+        for (name, (_, service)) in &self.services {
+            snapshot.services.insert(name.clone(), service.clone());
+        }
+        for (name, held) in &resources.held {
+            match &held.spec {
+                Spec::Mesh(mesh) => snapshot.mesh = mesh.clone(),
+                Spec::Workload(ports) => {
+                    for port in ports {
+                        let key = (port.service.clone(), port.port);
+                        // The control plane may speak of a port that this sidecar no longer serves.
+                        let Some(application) = self.applications.get(&key) else {
+                            continue;
+                        };
+                        let inbound = InboundPort {
+                            service: port.service.clone(),
+                            port: port.port,
+                            protocol: port.protocol,
+                            application: *application,
+                            stream_idle_timeout: port.stream_idle_timeout,
+                        };
+                        let sni = sni(&port.service, port.port, &self.trust_domain);
+                        snapshot.inbound.insert(sni.into(), Arc::new(inbound));
+                    }
+                }
+                Spec::Host(host) => match snapshot.services.get(&host.service) {
+                    Some(service) => {
+                        let authority = name.strip_prefix("host/").unwrap_or(name);
+                        let entry = HostEntry::Service {
+                            service: service.clone(),
+                            port: host.port,
+                        };
+                        snapshot.hosts.insert(authority.into(), entry);
+                    }
+                    None => {
+                        snapshot.unusable.insert(name.as_str().into());
+                    }
+                },
+                Spec::Service(_) | Spec::Endpoints(_) => {}
+            }
+        }
+        for name in &resources.absent {
+            match name.strip_prefix("host/") {
+                Some(authority) => {
+                    snapshot.hosts.insert(authority.into(), HostEntry::Absent);
+                }
+                None => {
+                    snapshot.unusable.insert(name.as_str().into());
+                }
+            }
+        }
+        for name in &resources.refused {
+            if !resources.held.contains_key(name) {
+                snapshot.unusable.insert(name.as_str().into());
+            }
+        }
+        snapshot
+    }
+
+    /// All services that rules can name, with their endpoints.
+    fn build_destinations(&mut self, resources: &Resources) {
+        let mut before = std::mem::take(&mut self.destinations);
+        for held in resources.held.values() {
+            let Spec::Service(service) = &held.spec else {
+                continue;
+            };
+            let others = service.rules.iter().flat_map(|rule| &rule.backends);
+            let names = others
+                .map(|backend| &backend.service)
+                .chain([&service.name]);
+            for name in names {
+                if !self.destinations.contains_key(name) {
+                    let made = destination(resources, name, before.remove(name));
+                    self.destinations.insert(name.clone(), made);
+                }
+            }
+        }
+    }
+
+    fn build_services(&mut self, resources: &Resources) {
+        let before = std::mem::take(&mut self.services);
+        let budgets_before = std::mem::take(&mut self.budgets);
+        for held in resources.held.values() {
+            let Spec::Service(spec) = &held.spec else {
+                continue;
+            };
+            for rule in &spec.rules {
+                let key = budget_key(spec, rule);
+                let (percent, minimum) = rule.budget;
+                let kept = budgets_before.get(&key).cloned();
+                self.budgets.entry(key).or_insert_with(|| {
+                    kept.unwrap_or_else(|| Arc::new(RetryBudget::new(percent, minimum)))
+                });
+            }
+            let kept = before
+                .get(&spec.name)
+                .filter(|(old, service)| Arc::ptr_eq(old, spec) && self.is_current(service))
+                .map(|(_, service)| service.clone());
+            let service = kept.unwrap_or_else(|| Arc::new(self.service(spec)));
+            self.services
+                .insert(spec.name.clone(), (spec.clone(), service));
+        }
+    }
+
+    /// Whether everything that a service leads to is as it was.
+    fn is_current(&self, service: &Service) -> bool {
+        let is_current = |upstream: &Arc<Upstream>| {
+            self.destinations
+                .get(&upstream.service)
+                .is_some_and(|now| Arc::ptr_eq(&now.upstream, upstream))
+        };
+        is_current(&service.upstream)
+            && service
+                .rules
+                .iter()
+                .flat_map(|rule| &rule.backends)
+                .all(|backend| is_current(&backend.upstream))
+    }
+
+    fn service(&mut self, spec: &ServiceSpec) -> Service {
+        let rules = spec
+            .rules
+            .iter()
+            .map(|rule| Arc::new(self.rule(spec, rule)));
+        let rules = rules.collect();
+        Service {
+            name: spec.name.clone(),
+            ports: spec.ports.clone(),
+            rules,
+            // Every held service is a destination.
+            upstream: match self.destinations.get(&spec.name) {
+                Some(destination) => destination.upstream.clone(),
+                None => Arc::new(nowhere(&spec.name)),
+            },
+            tcp_idle_timeout: spec.tcp_idle_timeout,
+        }
+    }
+
+    fn rule(&mut self, service: &ServiceSpec, rule: &RuleSpec) -> Rule {
+        let (percent, minimum) = rule.budget;
+        Rule {
+            route: rule.route.clone(),
+            matches: rule.matches.clone(),
+            backends: rule
+                .backends
+                .iter()
+                .filter_map(|backend| self.backend(service, rule, backend))
+                .collect(),
+            total_weight: rule.total_weight,
+            timeouts: rule.timeouts.clone(),
+            retry: rule.retry.clone(),
+            budget: self
+                .budgets
+                .entry(budget_key(service, rule))
+                .or_insert_with(|| Arc::new(RetryBudget::new(percent, minimum)))
+                .clone(),
+        }
+    }
+
+    fn backend(
+        &mut self,
+        parent: &ServiceSpec,
+        rule: &RuleSpec,
+        backend: &BackendSpec,
+    ) -> Option<Backend> {
+        let destination = self.destinations.get_mut(&backend.service)?;
+        let upstream = destination.upstream.clone();
+        let protocol = upstream
+            .ports
+            .iter()
+            .find(|port| port.port == backend.port)
+            .map(|port| port.protocol);
+        // A service or a port that does not exist has no endpoints, whatever its labels.
+        let endpoints = match protocol {
+            Some(_) => destination.endpoints.set(backend.port, &backend.subset),
+            None => destination.endpoints.none(),
+        };
+        Some(Backend {
+            port: backend.port,
+            protocol: protocol.unwrap_or(Protocol::Http),
+            weight: backend.weight,
+            endpoints,
+            server_name: server_name(&backend.service, backend.port, &self.trust_domain)?,
+            metrics: self.metrics.request(
+                Direction::Outbound,
+                &parent.name,
+                &rule.route,
+                &backend.service,
+            ),
+            upstream,
+        })
+    }
+}
+
+fn budget_key(service: &ServiceSpec, rule: &RuleSpec) -> (Arc<str>, u32, u32) {
+    (service.name.clone(), rule.budget.0, rule.budget.1)
+}
+
+fn destination(resources: &Resources, name: &Arc<str>, before: Option<Destination>) -> Destination {
+    let Some(spec) = resources.service(name) else {
+        // Also keeps an empty destination the same object, so that what names it is kept, too.
+        return match before {
+            Some(before) if before.spec.is_none() => before,
+            _ => Destination {
+                spec: None,
+                endpoints: ServiceEndpoints::default(),
+                upstream: Arc::new(nowhere(name)),
+            },
+        };
+    };
+    let (old_spec, mut endpoints, old_upstream) = match before {
+        Some(before) => (before.spec, before.endpoints, Some(before.upstream)),
+        None => (None, ServiceEndpoints::default(), None),
+    };
+    let (version, specs) = resources.endpoints(name);
+    let changed = endpoints.update(version, specs, (spec.policy, spec.decay));
+    let same_spec = old_spec.as_ref().is_some_and(|old| Arc::ptr_eq(old, spec));
+    let upstream = match old_upstream {
+        Some(upstream) if same_spec && !changed => upstream,
+        _ => Arc::new(Upstream {
+            service: name.clone(),
+            ports: spec.ports.clone(),
+            identities: spec.identities.clone(),
+            connect_timeout: spec.connect_timeout,
+            endpoints: endpoints.all(),
+        }),
+    };
+    Destination {
+        spec: Some(spec.clone()),
+        endpoints,
+        upstream,
+    }
+}
+
+/// A destination that does not exist.
+fn nowhere(name: &Arc<str>) -> Upstream {
+    Upstream {
+        service: name.clone(),
+        ports: Vec::new(),
+        identities: Vec::new(),
+        connect_timeout: std::time::Duration::from_secs(1),
+        endpoints: ServiceEndpoints::default().all(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
