@@ -1,1 +1,434 @@
 #![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::*;
+
+const POLICIES: [Policy; 4] = [
+    Policy::PeakEwma,
+    Policy::LeastRequest,
+    Policy::RoundRobin,
+    Policy::Random,
+];
+
+fn endpoint(index: usize, weight: u32) -> Arc<Endpoint> {
+    Arc::new(Endpoint {
+        address: format!("10.0.{}.{}:80", index / 250, index % 250 + 1)
+            .parse()
+            .unwrap(),
+        mtls: true,
+        identity: None,
+        ports: Box::default(),
+        labels: BTreeMap::new(),
+        weight,
+        zone: "".into(),
+        instance: index.to_string().into(),
+        load: Arc::default(),
+    })
+}
+
+fn set(policy: Policy, weights: &[u32]) -> EndpointSet {
+    let endpoints = weights
+        .iter()
+        .enumerate()
+        .map(|(i, weight)| endpoint(i, *weight))
+        .collect();
+    EndpointSet::new(policy, DEFAULT_DECAY, endpoints)
+}
+
+fn position(set: &EndpointSet, picked: &Arc<Endpoint>) -> usize {
+    set.endpoints()
+        .iter()
+        .position(|each| Arc::ptr_eq(each, picked))
+        .unwrap()
+}
+
+/// How often each is picked; nothing stays in flight.
+fn picks(set: &EndpointSet, rng: &mut StdRng, count: usize) -> Vec<u64> {
+    let mut counts = vec![0; set.endpoints().len()];
+    for _ in 0..count {
+        let picked = set.pick(rng, &[]).unwrap();
+        counts[position(set, &picked)] += 1;
+    }
+    counts
+}
+
+#[test]
+fn an_empty_set_has_nothing_to_offer_and_a_single_endpoint_is_always_offered() {
+    let mut rng = StdRng::seed_from_u64(1);
+    for policy in POLICIES {
+        assert!(set(policy, &[]).pick(&mut rng, &[]).is_none());
+        let one = set(policy, &[3]);
+        let only = one.pick(&mut rng, &[]).unwrap();
+        assert!(
+            one.pick(&mut rng, &[only]).is_some(),
+            "{policy:?}: better twice than never"
+        );
+    }
+}
+
+#[test]
+fn round_robin_is_smooth() {
+    let set = set(Policy::RoundRobin, &[5, 1, 1]);
+    // nginx' own example of the algorithm.
+    assert_eq!(*set.schedule, [0, 0, 1, 0, 2, 0, 0]);
+}
+
+#[test]
+fn round_robin_reduces_weights_and_rounds_large_ones() {
+    assert_eq!(set(Policy::RoundRobin, &[90, 10]).schedule.len(), 10);
+    assert_eq!(set(Policy::RoundRobin, &[7, 7, 7]).schedule.len(), 3);
+    let large = set(Policy::RoundRobin, &[1, 1_000_000, 999_999]);
+    let turns = |index: u32| large.schedule.iter().filter(|turn| **turn == index).count();
+    assert_eq!(turns(0), 1, "rounded, but not away");
+    assert!(large.schedule.len() <= 1026, "{}", large.schedule.len());
+    assert!(turns(1).abs_diff(turns(2)) <= 1);
+}
+
+#[test]
+fn round_robin_is_exact_across_threads() {
+    let set = Arc::new(set(Policy::RoundRobin, &[3, 2, 1]));
+    let threads: Vec<_> = (0..4)
+        .map(|seed| {
+            let set = set.clone();
+            std::thread::spawn(move || picks(&set, &mut StdRng::seed_from_u64(seed), 1500))
+        })
+        .collect();
+    let mut total = [0; 3];
+    for thread in threads {
+        for (sum, count) in total.iter_mut().zip(thread.join().unwrap()) {
+            *sum += count;
+        }
+    }
+    assert_eq!(total, [3000, 2000, 1000]);
+}
+
+#[test]
+fn two_candidates_are_two() {
+    // With two endpoints both are always looked at, so the idle one is taken every time.
+    let mut rng = StdRng::seed_from_u64(2);
+    for policy in [Policy::PeakEwma, Policy::LeastRequest] {
+        for weights in [[1, 1], [2, 1]] {
+            let set = set(policy, &weights);
+            let _busy: Vec<_> = (0..9).map(|_| set.endpoints()[0].begin()).collect();
+            assert_eq!(
+                picks(&set, &mut rng, 1000),
+                [0, 1000],
+                "{policy:?} {weights:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn p2c_never_takes_the_worst() {
+    let mut rng = StdRng::seed_from_u64(3);
+    let set = set(Policy::LeastRequest, &[1; 5]);
+    let _busy: Vec<_> = (0..5).map(|_| set.endpoints()[3].begin()).collect();
+    let counts = picks(&set, &mut rng, 5000);
+    assert_eq!(counts[3], 0);
+    assert!(
+        counts
+            .iter()
+            .enumerate()
+            .all(|(i, count)| i == 3 || *count > 1000),
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn a_slower_endpoint_gets_less() {
+    // Latencies in ms; each endpoint serves one request at a time in its latency, however many are there.
+    const LATENCY: [u64; 3] = [10, 10, 100];
+    let set = set(Policy::PeakEwma, &[1; 3]);
+    let mut rng = StdRng::seed_from_u64(4);
+    let (counts, _) = simulate(&set, &mut rng, 20_000, |index, _| Ok(LATENCY[index]));
+    assert!(counts[2] * 8 < counts[0], "{counts:?}");
+    assert!(counts[2] > 0, "it is still asked now and then: {counts:?}");
+}
+
+#[test]
+fn fast_failures_draw_no_traffic() {
+    for policy in [Policy::PeakEwma, Policy::LeastRequest] {
+        let set = set(policy, &[1; 3]);
+        let mut rng = StdRng::seed_from_u64(5);
+        // The first endpoint refuses at once for a minute, and is well again after that.
+        let (counts, late) = simulate(&set, &mut rng, 120_000, |index, ms| match index {
+            0 if ms < 60_000 => Err(()),
+            _ => Ok(20),
+        });
+        let while_down = counts[0] - late[0];
+        assert!(
+            while_down < 600,
+            "{policy:?}: {while_down} of 60,000 went to the failing endpoint"
+        );
+        assert!(late[0] > 3_000, "{policy:?}: it came back: {late:?}");
+    }
+}
+
+/// A request each millisecond; `serve` says how long it takes at an endpoint (ms), or that it fails at once. Returns the
+/// picks by endpoint, of the whole time and of its last half.
+fn simulate(
+    set: &EndpointSet,
+    rng: &mut StdRng,
+    millis: u64,
+    serve: impl Fn(usize, u64) -> Result<u64, ()>,
+) -> (Vec<u64>, Vec<u64>) {
+    let start = clock::now();
+    let mut counts = vec![0; set.endpoints().len()];
+    let mut late = counts.clone();
+    let mut under_way: BTreeMap<u64, Vec<(usize, u64)>> = BTreeMap::new();
+    for ms in 0..millis {
+        let now = start + ms * 1_000_000;
+        for (index, took) in under_way.remove(&ms).unwrap_or_default() {
+            let load = &set.endpoints()[index].load;
+            load.sample(now, took * 1_000_000);
+            load.end();
+        }
+        let index = set.pick_at(now, rng, &[]).unwrap();
+        let load = &set.endpoints()[index].load;
+        load.begin();
+        counts[index] += 1;
+        late[index] += u64::from(ms * 2 >= millis);
+        match serve(index, ms) {
+            Ok(took) => under_way.entry(ms + took).or_default().push((index, took)),
+            Err(()) => {
+                load.penalise(now, FAILURE_PENALTY);
+                load.end();
+            }
+        }
+    }
+    (counts, late)
+}
+
+#[test]
+fn a_changed_description_keeps_the_load() {
+    let old = endpoint(0, 1);
+    let _busy = old.begin();
+    let mut new = Arc::into_inner(endpoint(0, 5)).unwrap();
+    assert_eq!(new.key(), old.key());
+    new.load = old.load.clone();
+    let new = Arc::new(new);
+    assert_eq!(new.load.in_flight(), 1);
+    assert!(new.is_same(&old));
+    let set = EndpointSet::new(Policy::Random, DEFAULT_DECAY, vec![new, endpoint(1, 1)]);
+    let mut rng = StdRng::seed_from_u64(6);
+    for _ in 0..100 {
+        let picked = set.pick(&mut rng, std::slice::from_ref(&old)).unwrap();
+        assert!(!picked.is_same(&old), "tried in its earlier version");
+    }
+}
+
+#[test]
+fn subsets_and_ports() {
+    let mut described = Arc::into_inner(endpoint(0, 1)).unwrap();
+    described.labels = BTreeMap::from([
+        ("version".to_owned(), "v1".to_owned()),
+        ("gpu".to_owned(), "h100".to_owned()),
+    ]);
+    let subset = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    };
+    assert!(described.carries(&subset(&[])));
+    assert!(described.carries(&subset(&[("version", "v1")])));
+    assert!(!described.carries(&subset(&[("version", "v2")])));
+    assert!(!described.carries(&subset(&[("version", "v1"), ("zone", "a")])));
+    assert!(described.serves(80), "no ports named: all");
+    described.ports = [8080].into();
+    assert!(described.serves(8080) && !described.serves(80));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_latency_is_that_of_the_first_byte_and_in_flight_ends_with_the_last() {
+    let endpoint = endpoint(0, 1);
+    let mut request = endpoint.begin();
+    tokio::time::advance(Duration::from_millis(200)).await;
+    request.first_byte();
+    assert_eq!(endpoint.load.latency(), Duration::from_millis(200));
+    assert_eq!(endpoint.load.in_flight(), 1);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    request.first_byte();
+    drop(request);
+    assert_eq!(endpoint.load.in_flight(), 0);
+    assert!(
+        endpoint.load.latency() < Duration::from_millis(200),
+        "the stream's length is no latency"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_given_up_tells_how_long_it_waited() {
+    let endpoint = endpoint(0, 1);
+    let hung = endpoint.begin();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    drop(hung);
+    assert_eq!(endpoint.load.latency(), Duration::from_secs(2));
+    // One given up at once says nothing: it must not make the endpoint look fast.
+    let before = endpoint.load.latency();
+    drop(endpoint.begin());
+    assert_eq!(endpoint.load.latency(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_is_remembered_for_a_while() {
+    let set = set(Policy::PeakEwma, &[1, 1]);
+    let state = |index: usize| set.stats()[index].state;
+    let mut request = set.endpoints()[0].begin();
+    request.failed();
+    drop(request);
+    assert_eq!(
+        (state(0), state(1)),
+        (EndpointState::Penalised, EndpointState::Ready)
+    );
+    assert_eq!(set.stats()[0].failures, 1);
+    tokio::time::advance(FAILURE_PENALTY).await;
+    assert_eq!(state(0), EndpointState::Ready);
+
+    // A server that asks for an hour gets a minute.
+    let mut request = set.endpoints()[0].begin();
+    request.failed_for(Duration::from_secs(3600));
+    drop(request);
+    tokio::time::advance(MAX_PENALTY - Duration::from_secs(1)).await;
+    assert_eq!(state(0), EndpointState::Penalised);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(state(0), EndpointState::Ready);
+}
+
+#[test]
+fn in_flight_comes_back_to_zero_across_threads() {
+    let set = Arc::new(set(Policy::PeakEwma, &[1, 2, 3]));
+    let threads: Vec<_> = (0..4)
+        .map(|seed| {
+            let set = set.clone();
+            std::thread::spawn(move || {
+                let mut rng = StdRng::seed_from_u64(seed);
+                let mut open = Vec::new();
+                for step in 0..2000 {
+                    let mut request = set.pick(&mut rng, &[]).unwrap().begin();
+                    match step % 3 {
+                        0 => request.first_byte(),
+                        1 => request.failed(),
+                        _ => {}
+                    }
+                    open.push(request);
+                    if open.len() > 20 {
+                        drop(open.swap_remove(step % 20));
+                    }
+                }
+            })
+        })
+        .collect();
+    threads
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+    for stats in set.stats() {
+        assert_eq!(stats.in_flight, 0);
+    }
+    assert_eq!(
+        set.stats().iter().map(|stats| stats.picks).sum::<u64>(),
+        8000
+    );
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    prop::sample::select(POLICIES.to_vec())
+}
+
+proptest! {
+    #[test]
+    fn what_was_tried_is_not_picked_while_others_are_left(
+        policy in policy(),
+        weights in prop::collection::vec(0_u32..20, 1..12),
+        tried in prop::collection::vec(any::<bool>(), 12),
+        seed in any::<u64>(),
+    ) {
+        let set = set(policy, &weights);
+        let mut rng = StdRng::seed_from_u64(seed);
+        let tried: Vec<_> = set.endpoints().iter().zip(tried).filter(|(_, t)| *t).map(|(e, _)| e.clone()).collect();
+        for _ in 0..20 {
+            let picked = set.pick(&mut rng, &tried).unwrap();
+            let again = tried.iter().any(|each| Arc::ptr_eq(each, &picked));
+            prop_assert!(!again || tried.len() == weights.len());
+        }
+    }
+
+    #[test]
+    fn round_robin_keeps_to_the_weights_in_every_round(
+        weights in prop::collection::vec(1_u32..30, 1..10),
+        start in 0_usize..500,
+    ) {
+        let set = set(Policy::RoundRobin, &weights);
+        let mut rng = StdRng::seed_from_u64(0);
+        picks(&set, &mut rng, start);
+        let round = set.schedule.len();
+        let counts = picks(&set, &mut rng, round.max(1));
+        let sum: u64 = weights.iter().map(|w| u64::from(*w)).sum();
+        if weights.len() > 1 {
+            for (count, weight) in counts.iter().zip(&weights) {
+                prop_assert_eq!(count * sum, u64::from(*weight) * round as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn random_converges_to_the_weights(
+        weights in prop::collection::vec(1_u32..30, 2..8),
+        seed in any::<u64>(),
+    ) {
+        const DRAWS: f64 = 20_000.0;
+        let set = set(Policy::Random, &weights);
+        let counts = picks(&set, &mut StdRng::seed_from_u64(seed), DRAWS as usize);
+        let sum: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+        for (count, weight) in counts.iter().zip(&weights) {
+            let share = f64::from(*weight) / sum;
+            // Six standard deviations.
+            let slack = 6.0 * (DRAWS * share * (1.0 - share)).sqrt();
+            prop_assert!((*count as f64 - DRAWS * share).abs() <= slack, "{counts:?} {weights:?}");
+        }
+    }
+
+    #[test]
+    fn p2c_fills_endpoints_by_their_weights(
+        policy in prop::sample::select(vec![Policy::PeakEwma, Policy::LeastRequest]),
+        weights in prop::collection::vec(1_u32..10, 2..8),
+        seed in any::<u64>(),
+    ) {
+        let set = set(policy, &weights);
+        let mut rng = StdRng::seed_from_u64(seed);
+        let sum: u32 = weights.iter().sum();
+        // As many requests as weight, thirty times over, all held open.
+        let _open: Vec<_> = (0..30 * sum).map(|_| set.pick(&mut rng, &[]).unwrap().begin()).collect();
+        for (stats, weight) in set.stats().iter().zip(&weights) {
+            let expected = 30 * weight;
+            let slack = 3 * weight + 3;
+            prop_assert!(stats.in_flight.abs_diff(expected) <= slack, "{} at weight {weight} of {weights:?}", stats.in_flight);
+        }
+    }
+
+    #[test]
+    fn weighted_draws_are_distinct_and_within(
+        weights in prop::collection::vec(1_u32..1000, 2..20),
+        seed in any::<u64>(),
+    ) {
+        let table = Weights::new(weights.iter().copied());
+        let mut rng = StdRng::seed_from_u64(seed);
+        for _ in 0..50 {
+            let first = table.draw(&mut rng);
+            let second = table.draw_other(&mut rng, first);
+            prop_assert!(first < weights.len() && second < weights.len());
+            prop_assert_ne!(first, second);
+        }
+        for (index, weight) in weights.iter().enumerate() {
+            prop_assert_eq!(table.get(index), *weight);
+        }
+    }
+}
