@@ -1,0 +1,12 @@
+//! One file for each command.
+
+pub mod apply;
+pub mod completions;
+pub mod config;
+pub mod delete;
+pub mod describe;
+pub mod get;
+pub mod status;
+pub mod token;
+pub mod validate;
+pub mod version;
