@@ -13,6 +13,7 @@ pub mod token;
 
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
 use rustls_pki_types::CertificateDer;
 
 pub use error::CaError;
@@ -44,6 +45,11 @@ impl Ca {
     /// Root certificates that members of the mesh verify each other against.
     pub fn roots(&self) -> &[CertificateDer<'static>] {
         &self.roots
+    }
+
+    /// The same, PEM.
+    pub fn roots_pem(&self) -> String {
+        self.roots.iter().map(|root| pem(root)).collect()
     }
 
     /// SHA-256 of the root certificate's DER, lower-case hex.
@@ -92,6 +98,21 @@ impl std::fmt::Debug for Ca {
 /// SHA-256, lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
+}
+
+/// A certificate in PEM (RFC 7468).
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, further) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = further;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }
 
 /// Lower-case hex.

@@ -1,0 +1,350 @@
+//! From resources and announcements to what sidecars are sent.
+//!
+//! [`Compiler`] keeps what there is, and compiles again only what a change touches: a service when it, the mesh, one of
+//! its routes or a service named by them changed; endpoints when the service or an announcement for it changed.
+
+mod endpoints;
+mod hosts;
+mod policy;
+mod rules;
+mod run;
+mod service;
+mod shards;
+mod shared;
+mod state;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use outrigger_proto::dataplane::v1::resource::Body;
+
+pub use run::Run;
+pub use service::CompiledService;
+pub use shared::Shared;
+pub use state::{Compiled, ServiceState};
+
+use crate::discovery::Registry;
+use crate::model::{Kind, MeshSpec, Resource, ResourceKey, RouteSpec};
+
+/// Something that the store said.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Put(Arc<Resource>),
+    Deleted(ResourceKey),
+}
+
+/// Keeps the compiled state up to date. Owned by one task.
+#[derive(Debug)]
+pub struct Compiler {
+    trust_domain: String,
+    mesh: Arc<MeshSpec>,
+    services: HashMap<Arc<str>, Arc<Resource>>,
+    routes: HashMap<Arc<str>, Arc<Resource>>,
+    /// Service to the routes that are for it.
+    by_parent: Index,
+    /// Service to the routes that send requests to it.
+    by_backend: Index,
+    registry: Arc<Registry>,
+    current: Compiled,
+    dirty: Dirty,
+}
+
+#[derive(Debug, Default)]
+struct Dirty {
+    mesh: bool,
+    services: HashSet<Arc<str>>,
+    endpoints: HashSet<Arc<str>>,
+}
+
+impl Compiler {
+    /// A mesh without resources, at the given version.
+    pub fn new(trust_domain: &str, registry: Arc<Registry>, version: u64) -> Compiler {
+        let mesh = Arc::new(MeshSpec::default());
+        let current = Compiled {
+            version,
+            mesh: Arc::new(compile_mesh(trust_domain, &mesh)),
+            services: Default::default(),
+            hosts: Default::default(),
+        };
+        Compiler {
+            trust_domain: trust_domain.to_owned(),
+            mesh,
+            services: HashMap::new(),
+            routes: HashMap::new(),
+            by_parent: Index::default(),
+            by_backend: Index::default(),
+            registry,
+            current,
+            dirty: Dirty::default(),
+        }
+    }
+
+    /// The state as it was compiled last.
+    pub fn current(&self) -> Compiled {
+        self.current.clone()
+    }
+
+    /// Takes a change of a resource in. Nothing is compiled yet.
+    pub fn apply(&mut self, change: Change) {
+        match change {
+            Change::Put(resource) => match resource.kind() {
+                Kind::Mesh => self.put_mesh(&resource),
+                Kind::Service => self.put_service(resource),
+                Kind::Route => self.put_route(resource),
+                // Written by ourselves, from what the registry has.
+                Kind::Workload => {}
+            },
+            Change::Deleted(key) => match key.kind {
+                Kind::Mesh => self.set_mesh(MeshSpec::default()),
+                Kind::Service => self.delete_service(&key.qualified_name()),
+                Kind::Route => self.delete_route(&key.qualified_name()),
+                Kind::Workload => {}
+            },
+        }
+    }
+
+    /// Takes in all resources there are: what it knows and is not among them is gone.
+    pub fn replace_all(&mut self, resources: &[Arc<Resource>]) {
+        let keys: HashSet<ResourceKey> = resources.iter().map(|resource| resource.key()).collect();
+        let mut gone: Vec<ResourceKey> = self
+            .services
+            .values()
+            .chain(self.routes.values())
+            .map(|resource| resource.key())
+            .collect();
+        gone.push(ResourceKey::mesh());
+        for key in gone.into_iter().filter(|key| !keys.contains(key)) {
+            self.apply(Change::Deleted(key));
+        }
+        for resource in resources {
+            self.apply(Change::Put(resource.clone()));
+        }
+    }
+
+    /// Notes that announcements for a service changed.
+    pub fn endpoints_changed(&mut self, service: Arc<str>) {
+        self.dirty.endpoints.insert(service);
+    }
+
+    /// Compiles what changed. None: nothing that any sidecar could see.
+    pub fn compile(&mut self) -> Option<Compiled> {
+        let dirty = std::mem::take(&mut self.dirty);
+        let mut changed = false;
+        if dirty.mesh {
+            let mesh = compile_mesh(&self.trust_domain, &self.mesh);
+            if mesh.version != self.current.mesh.version {
+                self.current.mesh = Arc::new(mesh);
+                changed = true;
+            }
+        }
+        for name in &dirty.services {
+            changed |= self.compile_service(name);
+        }
+        for name in dirty.endpoints.difference(&dirty.services) {
+            changed |= self.compile_endpoints(name);
+        }
+        if !changed {
+            return None;
+        }
+        self.current.version += 1;
+        Some(self.current.clone())
+    }
+
+    fn put_mesh(&mut self, resource: &Resource) {
+        if let Some(spec) = resource.as_mesh() {
+            self.set_mesh(spec.clone());
+        }
+    }
+
+    fn set_mesh(&mut self, spec: MeshSpec) {
+        self.mesh = Arc::new(spec);
+        self.dirty.mesh = true;
+        // Its defaults are in all services.
+        self.dirty.services.extend(self.services.keys().cloned());
+    }
+
+    fn put_service(&mut self, resource: Arc<Resource>) {
+        let name: Arc<str> = resource.qualified_name().into();
+        self.touch_service(&name);
+        self.services.insert(name, resource);
+    }
+
+    fn delete_service(&mut self, name: &str) {
+        if let Some((name, _)) = self.services.remove_entry(name) {
+            self.touch_service(&name);
+        }
+    }
+
+    /// The service itself, and those whose rules may take its default port.
+    fn touch_service(&mut self, name: &Arc<str>) {
+        for route in self.by_backend.get(name) {
+            let parents = self.routes.get(route).map(|route| parents(route));
+            self.dirty.services.extend(parents.unwrap_or_default());
+        }
+        self.dirty.services.insert(name.clone());
+    }
+
+    fn put_route(&mut self, resource: Arc<Resource>) {
+        let name: Arc<str> = resource.qualified_name().into();
+        self.delete_route(&name);
+        for parent in parents(&resource) {
+            self.by_parent.insert(&parent, &name);
+            self.dirty.services.insert(parent);
+        }
+        for backend in backends(&resource) {
+            self.by_backend.insert(&backend, &name);
+            self.dirty.services.insert(backend);
+        }
+        self.routes.insert(name, resource);
+    }
+
+    fn delete_route(&mut self, name: &str) {
+        let Some((name, old)) = self.routes.remove_entry(name) else {
+            return;
+        };
+        for parent in parents(&old) {
+            self.by_parent.remove(&parent, &name);
+            self.dirty.services.insert(parent);
+        }
+        for backend in backends(&old) {
+            self.by_backend.remove(&backend, &name);
+            self.dirty.services.insert(backend);
+        }
+    }
+
+    /// Returns whether sidecars can see a difference.
+    fn compile_service(&mut self, name: &Arc<str>) -> bool {
+        let old = self.current.services.get(name).cloned();
+        let Some(resource) = self.services.get(name) else {
+            let Some(old) = old else { return false };
+            if !old.spec.hosts.is_empty() {
+                Arc::make_mut(&mut self.current.hosts).remove(name, &old.spec.hosts);
+            }
+            self.current.services.remove(name);
+            return true;
+        };
+        let Some(spec) = resource.as_service() else {
+            return false;
+        };
+        let routes = |index: &Index| -> Vec<Arc<Resource>> {
+            let names = index.get(name);
+            names
+                .filter_map(|name| self.routes.get(name))
+                .cloned()
+                .collect()
+        };
+        let default_port = |namespace: &str, name: &str| {
+            let service = self.services.get(format!("{namespace}/{name}").as_str())?;
+            Some(service.as_service()?.default_port()?.port)
+        };
+        let sources = service::Sources {
+            trust_domain: &self.trust_domain,
+            mesh: &self.mesh,
+            routes: &routes(&self.by_parent),
+            routes_to_it: &routes(&self.by_backend),
+            default_port: &default_port,
+        };
+        let compiled = Arc::new(service::compile(sources, resource, spec));
+        let candidates = self.registry.candidates(name);
+        let (endpoints, endpoint_count) = endpoints::compile(name, spec, &compiled, &candidates);
+
+        let same = |old: &ServiceState| {
+            old.compiled.resource.version == compiled.resource.version
+                && old.endpoints.version == endpoints.version
+                && old.compiled.inbound == compiled.inbound
+                && old.spec.hosts == spec.hosts
+        };
+        if old.as_ref().is_some_and(same) {
+            return false;
+        }
+        let old_hosts = old.as_ref().map_or(&[][..], |old| &old.spec.hosts);
+        if old_hosts != spec.hosts {
+            let hosts = Arc::make_mut(&mut self.current.hosts);
+            hosts.remove(name, old_hosts);
+            hosts.add(name, resource.metadata.creation_timestamp, &spec.hosts);
+        }
+        let state = ServiceState {
+            compiled,
+            endpoints: Arc::new(endpoints),
+            endpoint_count,
+            spec: Arc::new(spec.clone()),
+        };
+        self.current.services.insert(name.clone(), state);
+        true
+    }
+
+    fn compile_endpoints(&mut self, name: &Arc<str>) -> bool {
+        let Some(old) = self.current.services.get(name) else {
+            return false;
+        };
+        let candidates = self.registry.candidates(name);
+        let (endpoints, endpoint_count) =
+            endpoints::compile(name, &old.spec, &old.compiled, &candidates);
+        if endpoints.version == old.endpoints.version {
+            return false;
+        }
+        let state = ServiceState {
+            endpoints: Arc::new(endpoints),
+            endpoint_count,
+            ..old.clone()
+        };
+        self.current.services.insert(name.clone(), state);
+        true
+    }
+}
+
+fn compile_mesh(trust_domain: &str, spec: &MeshSpec) -> Shared {
+    Shared::new("mesh", Body::Mesh(policy::mesh(trust_domain, spec)))
+}
+
+/// Names of services to names of routes.
+#[derive(Debug, Default)]
+struct Index(HashMap<Arc<str>, BTreeSet<Arc<str>>>);
+
+impl Index {
+    fn get(&self, service: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.0.get(service).into_iter().flatten()
+    }
+
+    fn insert(&mut self, service: &Arc<str>, route: &Arc<str>) {
+        self.0
+            .entry(service.clone())
+            .or_default()
+            .insert(route.clone());
+    }
+
+    fn remove(&mut self, service: &str, route: &str) {
+        if let Some(routes) = self.0.get_mut(service) {
+            routes.remove(route);
+            if routes.is_empty() {
+                self.0.remove(service);
+            }
+        }
+    }
+}
+
+/// The services that a route is for, `<namespace>/<name>`.
+pub fn parents(route: &Resource) -> BTreeSet<Arc<str>> {
+    let namespace = &route.metadata.namespace;
+    let qualified = |spec: &RouteSpec| {
+        let parents = spec.parent_refs.iter().map(|parent| {
+            let namespace = parent.namespace.as_ref().unwrap_or(namespace);
+            format!("{namespace}/{}", parent.name).into()
+        });
+        parents.collect()
+    };
+    route.as_route().map(qualified).unwrap_or_default()
+}
+
+fn backends(route: &Resource) -> BTreeSet<Arc<str>> {
+    let namespace = &route.metadata.namespace;
+    let qualified = |spec: &RouteSpec| {
+        let refs = spec.rules.iter().flat_map(|rule| &rule.backend_refs);
+        let backends = refs.map(|backend| {
+            let namespace = backend.namespace.as_ref().unwrap_or(namespace);
+            format!("{namespace}/{}", backend.name).into()
+        });
+        backends.collect()
+    };
+    route.as_route().map(qualified).unwrap_or_default()
+}

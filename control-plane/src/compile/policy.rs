@@ -1,0 +1,111 @@
+//! Single policies, from what users write to what sidecars read. Defaults are filled in here, once.
+
+use outrigger_proto::dataplane::v1 as wire;
+
+use crate::model;
+
+/// What applies to all rules of a service that do not say otherwise.
+#[derive(Clone, Debug)]
+pub(super) struct Defaults {
+    pub timeouts: model::RequestTimeouts,
+    pub retry: Option<model::Retry>,
+}
+
+impl Defaults {
+    /// What a service's rules start from: the service's own settings, then the mesh's, then the built-in ones.
+    pub fn of(service: &model::ServiceSpec, mesh: &model::MeshSpec) -> Defaults {
+        let built_in = model::RequestTimeouts {
+            stream_idle: Some(model::RequestTimeouts::STREAM_IDLE),
+            ..model::RequestTimeouts::default()
+        };
+        Defaults {
+            timeouts: service
+                .timeouts
+                .for_requests()
+                .or(mesh.timeouts.for_requests())
+                .or(built_in),
+            retry: service.retry.clone().or_else(|| mesh.retry.clone()),
+        }
+    }
+}
+
+pub(super) fn duration(duration: model::Duration) -> Option<prost_types::Duration> {
+    // At most 99,999 hours: both parts fit.
+    let millis = duration.as_millis();
+    Some(prost_types::Duration {
+        seconds: (millis / 1000) as i64,
+        nanos: (millis % 1000) as i32 * 1_000_000,
+    })
+}
+
+pub(super) fn timeouts(timeouts: model::RequestTimeouts) -> wire::Timeouts {
+    wire::Timeouts {
+        request: timeouts.request.and_then(duration),
+        per_try: timeouts.backend_request.and_then(duration),
+        response_headers: timeouts.response_headers.and_then(duration),
+        stream_idle: timeouts.stream_idle.and_then(duration),
+    }
+}
+
+pub(super) fn retry(retry: &model::Retry) -> wire::Retry {
+    wire::Retry {
+        max_retries: retry.attempts(),
+        statuses: retry.codes().into_iter().map(u32::from).collect(),
+        grpc_codes: retry
+            .grpc_codes()
+            .into_iter()
+            .map(model::GrpcCode::number)
+            .collect(),
+        methods: retry.methods(),
+        on_reset: retry.on_reset(),
+        on_timeout: retry.on_timeout(),
+        backoff_base: duration(retry.backoff()),
+        backoff_max: duration(retry.max_backoff()),
+        max_body_bytes: retry.max_body_bytes(),
+        budget_percent: retry.budget().percent(),
+        budget_min_per_second: retry.budget().min_per_second(),
+    }
+}
+
+pub(super) fn load_balancing(policy: model::LoadBalancing) -> wire::LoadBalancing {
+    use model::LoadBalancingPolicy as From;
+    use wire::load_balancing::Policy as To;
+    let to = match policy.policy() {
+        From::PeakEwma => To::PeakEwma,
+        From::LeastRequest => To::LeastRequest,
+        From::RoundRobin => To::RoundRobin,
+        From::Random => To::Random,
+    };
+    wire::LoadBalancing {
+        policy: to.into(),
+        ewma_decay: duration(policy.ewma_decay()),
+    }
+}
+
+pub(super) fn protocol(protocol: model::Protocol) -> wire::Protocol {
+    match protocol {
+        model::Protocol::Http => wire::Protocol::Http,
+        model::Protocol::Http2 => wire::Protocol::Http2,
+        model::Protocol::Grpc => wire::Protocol::Grpc,
+        model::Protocol::Tcp => wire::Protocol::Tcp,
+    }
+}
+
+/// The mesh-wide settings.
+pub(super) fn mesh(trust_domain: &str, spec: &model::MeshSpec) -> wire::Mesh {
+    let mtls_mode = match spec.mtls.mode() {
+        model::MtlsMode::Strict => wire::MtlsMode::Strict,
+        model::MtlsMode::Permissive => wire::MtlsMode::Permissive,
+    };
+    let access_log = match spec.telemetry.access_log {
+        None => wire::AccessLog::Unspecified,
+        Some(model::AccessLog::Off) => wire::AccessLog::Off,
+        Some(model::AccessLog::Errors) => wire::AccessLog::Errors,
+        Some(model::AccessLog::All) => wire::AccessLog::All,
+    };
+    wire::Mesh {
+        trust_domain: trust_domain.to_owned(),
+        mtls_mode: mtls_mode.into(),
+        access_log: access_log.into(),
+    }
+}

@@ -1,0 +1,304 @@
+//! The rules of all routes of one service, in the order in which a sidecar tries them.
+//!
+//! Order (Gateway API, `HTTPRouteRule`): the more specific host, then exact path before regular expression before longest
+//! prefix, then a method, then more headers, then the older route, then its name, then the order in which rules and
+//! matches are written.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use outrigger_proto::dataplane::v1 as wire;
+
+use super::policy::{self, Defaults};
+use crate::model::{
+    BackendRef, HeaderMatchType, ParentRef, PathMatchType, Resource, RouteMatch, RouteRule,
+    RouteSpec, ServiceSpec,
+};
+
+/// The service that rules are made for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parent<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub spec: &'a ServiceSpec,
+    pub defaults: &'a Defaults,
+}
+
+/// Finds another service's default port, where the service exists.
+pub(super) type DefaultPort<'a> = &'a dyn Fn(&str, &str) -> Option<u16>;
+
+/// Compiles the rules of `routes` that are for `parent`, and the built-in last one.
+pub(super) fn compile(
+    parent: Parent<'_>,
+    routes: &[Arc<Resource>],
+    default_port: DefaultPort<'_>,
+) -> Vec<wire::Rule> {
+    let mut ranked = Vec::new();
+    for route in routes {
+        if let Some(spec) = route.as_route() {
+            collect(parent, route, spec, default_port, &mut ranked);
+        }
+    }
+    // Stable: what ranks the same keeps the order of rules and matches.
+    ranked.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut rules: Vec<wire::Rule> = ranked.into_iter().map(|(_, rule)| rule).collect();
+    match rules.iter().position(matches_everything) {
+        // Nothing reaches what stands behind it.
+        Some(last) => rules.truncate(last + 1),
+        None => rules.extend(built_in(parent)),
+    }
+    rules
+}
+
+/// Lower sorts first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Rank {
+    host: Reverse<HostRank>,
+    path: PathRank,
+    any_method: bool,
+    headers: Reverse<usize>,
+    created: Option<jiff::Timestamp>,
+    route: String,
+}
+
+/// How specific a host is: none, a wildcard of this length, exact.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum HostRank {
+    Any,
+    Wildcard(usize),
+    Exact,
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum PathRank {
+    Exact,
+    Regex,
+    Prefix(Reverse<usize>),
+}
+
+fn collect(
+    parent: Parent<'_>,
+    route: &Resource,
+    spec: &RouteSpec,
+    default_port: DefaultPort<'_>,
+    ranked: &mut Vec<(Rank, wire::Rule)>,
+) {
+    let any = [RouteMatch::default()];
+    let route_name = route.qualified_name();
+    let namespace = route.metadata.namespace.as_str();
+    for rule in &spec.rules {
+        let matches = if rule.matches.is_empty() {
+            &any[..]
+        } else {
+            &rule.matches
+        };
+        for found in matches {
+            for (host_rank, hosts) in host_groups(&spec.hostnames) {
+                for port in ports_of(parent, namespace, &spec.parent_refs, rule) {
+                    let rank = Rank {
+                        host: Reverse(host_rank),
+                        path: path_rank(found),
+                        any_method: found.method.is_none(),
+                        headers: Reverse(found.headers.len()),
+                        created: route.metadata.creation_timestamp,
+                        route: route_name.clone(),
+                    };
+                    let compiled = wire::Rule {
+                        route: route_name.clone(),
+                        matches: to_match(found, hosts.clone(), port.matched),
+                        backends: backends(parent, namespace, rule, port.served, default_port),
+                        timeouts: Some(policy::timeouts(
+                            rule.timeouts.or(parent.defaults.timeouts),
+                        )),
+                        retry: rule
+                            .retry
+                            .as_ref()
+                            .or(parent.defaults.retry.as_ref())
+                            .map(policy::retry),
+                    };
+                    ranked.push((rank, compiled));
+                }
+            }
+        }
+    }
+}
+
+/// Hosts of one rank together: all exact ones, and each wildcard for itself, since two may match the same request.
+fn host_groups(hostnames: &[String]) -> Vec<(HostRank, Vec<String>)> {
+    if hostnames.is_empty() {
+        return vec![(HostRank::Any, Vec::new())];
+    }
+    let (wildcards, exact): (Vec<_>, Vec<_>) = hostnames
+        .iter()
+        .map(|host| host.to_ascii_lowercase())
+        .partition(|host| host.starts_with("*."));
+    let mut groups = Vec::with_capacity(1 + wildcards.len());
+    if !exact.is_empty() {
+        groups.push((HostRank::Exact, exact));
+    }
+    for host in wildcards {
+        groups.push((HostRank::Wildcard(host.len()), vec![host]));
+    }
+    groups
+}
+
+#[derive(Clone, Copy)]
+struct RulePort {
+    /// The port that the rule is restricted to. 0: any.
+    matched: u32,
+    /// The port of the request, where the rule sends it to its own service.
+    served: u16,
+}
+
+/// For which ports of its service a rule is compiled.
+///
+/// A rule without ports is one rule, unless it sends requests to its own service and that has several ports: then each
+/// port needs a backend of its own.
+fn ports_of(
+    parent: Parent<'_>,
+    namespace: &str,
+    parent_refs: &[ParentRef],
+    rule: &RouteRule,
+) -> Vec<RulePort> {
+    let mine = |reference: &&ParentRef| {
+        reference.name == parent.name
+            && reference.namespace.as_deref().unwrap_or(namespace) == parent.namespace
+    };
+    let mut ports = Vec::new();
+    let refs: Vec<&ParentRef> = parent_refs.iter().filter(mine).collect();
+    let any_port = refs.iter().any(|reference| reference.port.is_none());
+    if any_port && (rule.backend_refs.is_empty() && parent.spec.ports.len() > 1) {
+        for port in &parent.spec.ports {
+            ports.push(RulePort {
+                matched: port.port.into(),
+                served: port.port,
+            });
+        }
+    } else if any_port {
+        ports.push(RulePort {
+            matched: 0,
+            served: default_port_of(parent.spec),
+        });
+    } else {
+        for port in refs.iter().filter_map(|reference| reference.port) {
+            ports.push(RulePort {
+                matched: port.into(),
+                served: port,
+            });
+        }
+    }
+    ports
+}
+
+fn default_port_of(spec: &ServiceSpec) -> u16 {
+    spec.default_port().map_or(80, |port| port.port)
+}
+
+fn path_rank(found: &RouteMatch) -> PathRank {
+    match &found.path {
+        None => PathRank::Prefix(Reverse(1)),
+        Some(path) => match path.match_type() {
+            PathMatchType::Exact => PathRank::Exact,
+            PathMatchType::RegularExpression => PathRank::Regex,
+            PathMatchType::PathPrefix => PathRank::Prefix(Reverse(path.value().len())),
+        },
+    }
+}
+
+fn to_match(found: &RouteMatch, hosts: Vec<String>, port: u32) -> Vec<wire::Match> {
+    use wire::string_match::Kind;
+    let string = |kind| Some(wire::StringMatch { kind: Some(kind) });
+    let path = found.path.as_ref().and_then(|path| {
+        let value = path.value().to_owned();
+        match path.match_type() {
+            PathMatchType::Exact => string(Kind::Exact(value)),
+            PathMatchType::RegularExpression => string(Kind::Regex(value)),
+            // Every path has this prefix.
+            PathMatchType::PathPrefix if value == "/" => None,
+            PathMatchType::PathPrefix => string(Kind::Prefix(value)),
+        }
+    });
+    let headers = found.headers.iter().map(|header| wire::HeaderMatch {
+        name: header.name.to_ascii_lowercase(),
+        value: match header.match_type() {
+            HeaderMatchType::Exact => string(Kind::Exact(header.value.clone())),
+            HeaderMatchType::RegularExpression => string(Kind::Regex(header.value.clone())),
+        },
+    });
+    let compiled = wire::Match {
+        hosts,
+        path,
+        method: found.method.clone().unwrap_or_default(),
+        headers: headers.collect(),
+        port,
+    };
+    if compiled == wire::Match::default() {
+        return Vec::new();
+    }
+    vec![compiled]
+}
+
+fn backends(
+    parent: Parent<'_>,
+    namespace: &str,
+    rule: &RouteRule,
+    port: u16,
+    default_port: DefaultPort<'_>,
+) -> Vec<wire::Backend> {
+    if rule.backend_refs.is_empty() {
+        return vec![itself(parent, port)];
+    }
+    let backend = |reference: &BackendRef| {
+        let namespace = reference.namespace.as_deref().unwrap_or(namespace);
+        let port = reference
+            .port
+            .or_else(|| default_port(namespace, &reference.name))
+            // The service does not exist yet; when it comes, this is compiled again.
+            .unwrap_or(80);
+        wire::Backend {
+            service: format!("{namespace}/{}", reference.name),
+            port: port.into(),
+            weight: reference.weight(),
+            subset: reference.subset.clone().into_iter().collect(),
+        }
+    };
+    rule.backend_refs.iter().map(backend).collect()
+}
+
+fn itself(parent: Parent<'_>, port: u16) -> wire::Backend {
+    wire::Backend {
+        service: format!("{}/{}", parent.namespace, parent.name),
+        port: port.into(),
+        weight: 1,
+        subset: Default::default(),
+    }
+}
+
+fn matches_everything(rule: &wire::Rule) -> bool {
+    rule.matches.is_empty()
+}
+
+/// What happens to a request that no route is for: it goes to the service itself, on the port it came for. The last of
+/// these rules matches everything.
+fn built_in(parent: Parent<'_>) -> Vec<wire::Rule> {
+    let default = default_port_of(parent.spec);
+    let rule = |port: u16, matches| wire::Rule {
+        route: String::new(),
+        matches,
+        backends: vec![itself(parent, port)],
+        timeouts: Some(policy::timeouts(parent.defaults.timeouts)),
+        retry: parent.defaults.retry.as_ref().map(policy::retry),
+    };
+    let others = parent.spec.ports.iter().filter(|port| port.port != default);
+    let mut rules: Vec<_> = others
+        .map(|port| {
+            let only = wire::Match {
+                port: port.port.into(),
+                ..wire::Match::default()
+            };
+            rule(port.port, vec![only])
+        })
+        .collect();
+    rules.push(rule(default, Vec::new()));
+    rules
+}

@@ -1,0 +1,96 @@
+//! `status` of resources: how sidecars took them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::Sidecars;
+use super::sidecars::Standing;
+use crate::api::resources::StatusSource;
+use crate::compile::Compiled;
+use crate::model::{Kind, ResourceKey};
+use crate::store::Store;
+
+/// Refusals that are named in a status; all are counted.
+const MAX_REFUSALS: usize = 20;
+
+/// Looks statuses up. A route has that of the services that it is for: sidecars get it as part of them.
+#[derive(Debug)]
+pub struct Statuses {
+    store: Arc<dyn Store>,
+    sidecars: Arc<Sidecars>,
+    state: watch::Receiver<Arc<Compiled>>,
+}
+
+impl Statuses {
+    pub fn new(
+        store: Arc<dyn Store>,
+        sidecars: Arc<Sidecars>,
+        state: watch::Receiver<Arc<Compiled>>,
+    ) -> Statuses {
+        Statuses {
+            store,
+            sidecars,
+            state,
+        }
+    }
+
+    fn service(&self, state: &Compiled, name: &str) -> Option<Standing> {
+        let resource = &state.service(name)?.compiled.resource;
+        Some(self.sidecars.standing(&resource.name, resource.version))
+    }
+}
+
+impl StatusSource for Statuses {
+    fn status(&self, key: &ResourceKey) -> Option<Value> {
+        let state = self.state.borrow().clone();
+        match key.kind {
+            Kind::Mesh => {
+                let standing = self.sidecars.standing("mesh", state.mesh.version);
+                Some(write(standing))
+            }
+            Kind::Service => {
+                let name = key.qualified_name();
+                let mut status = write(self.service(&state, &name)?);
+                status["endpoints"] = state.service(&name)?.endpoint_count.into();
+                Some(status)
+            }
+            Kind::Route => {
+                let route = self.store.get(key)?;
+                let mut all = Standing::default();
+                for parent in crate::compile::parents(&route) {
+                    if let Some(standing) = self.service(&state, &parent) {
+                        all.accepted += standing.accepted;
+                        all.refused.extend(standing.refused);
+                    }
+                }
+                Some(write(all))
+            }
+            Kind::Workload => None,
+        }
+    }
+}
+
+fn write(standing: Standing) -> Value {
+    let mut status = json!({
+        "acceptedBy": standing.accepted,
+        "refusedBy": standing.refused.len(),
+    });
+    // By reason: a bad resource is refused by many for the same one.
+    let mut reasons: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (instance, reason) in standing.refused.into_iter().take(MAX_REFUSALS) {
+        reasons
+            .entry(reason)
+            .or_default()
+            .push(instance.to_string());
+    }
+    if !reasons.is_empty() {
+        let refusals = reasons
+            .into_iter()
+            .map(|(reason, sidecars)| json!({"reason": reason, "sidecars": sidecars}));
+        status["refusals"] = refusals.collect();
+    }
+    status
+}
