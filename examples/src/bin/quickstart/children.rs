@@ -187,7 +187,7 @@ impl Children {
         for child in lock(&self.all).iter_mut() {
             if !child.killed && child.poll().is_some() {
                 text.push_str(&format!(
-                    "; the end of {}:\n{}",
+                    "\nthe end of {}:\n{}",
                     child.log.display(),
                     tail(&child.log)
                 ));

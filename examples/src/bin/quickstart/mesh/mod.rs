@@ -1,6 +1,8 @@
-//! Control plane, replicas with their sidecars, and the caller's sidecar.
+//! Control plane, replicas with their sidecars, and the caller's sidecar: started, and waited for.
 
-use std::net::SocketAddr;
+mod invitation;
+mod layout;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -9,12 +11,13 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use tokio::net::TcpStream;
 
+use layout::{ControlPlane, Layout, Replica, Sidecar};
+
 use crate::binaries::Binaries;
 use crate::children::Children;
 use crate::ctl::Ctl;
 use crate::http::Client;
 use crate::metrics::Metrics;
-use crate::ports::Ports;
 use crate::settings::{self, Backend};
 use crate::terminal::Terminal;
 
@@ -22,8 +25,6 @@ use crate::terminal::Terminal;
 pub const HOST: &str = "chat.models";
 /// Model of the example servers.
 const EXAMPLE_MODEL: &str = "tiny-chat";
-/// Labels of the example's replicas; each has one.
-const VERSIONS: [&str; 3] = ["v1", "v1", "v2"];
 /// Nothing that starts takes so long on a machine that works.
 const START_LIMIT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -47,36 +48,6 @@ pub struct Mesh {
     control_plane: ControlPlane,
 }
 
-/// One model server and the sidecar beside it.
-#[derive(Debug, Clone)]
-pub struct Replica {
-    pub name: String,
-    pub version: &'static str,
-    pub application: SocketAddr,
-    /// Where it is if it is a real one.
-    url: Option<String>,
-    pub sidecar: Sidecar,
-}
-
-/// Addresses of one sidecar. Its process has its name.
-#[derive(Debug, Clone)]
-pub struct Sidecar {
-    pub name: String,
-    pub metrics: SocketAddr,
-    pub admin: SocketAddr,
-    pub outbound: SocketAddr,
-    /// Where peers reach it. The caller's has none.
-    pub inbound: Option<SocketAddr>,
-    token: PathBuf,
-}
-
-#[derive(Debug)]
-struct ControlPlane {
-    sidecars: SocketAddr,
-    management: SocketAddr,
-    metrics: SocketAddr,
-}
-
 impl Mesh {
     /// Starts everything and waits until all replicas answer the caller.
     pub async fn start(
@@ -87,55 +58,11 @@ impl Mesh {
         terminal: &mut Terminal,
     ) -> anyhow::Result<Self> {
         let resources = settings::resources(directory)?;
-        let mut ports = Ports::default();
-        let control_plane = ControlPlane {
-            sidecars: ports.pick(15010)?,
-            management: ports.pick(15011)?,
-            metrics: ports.pick(15014)?,
-        };
-        let tokens = directory.join("tokens");
-        let caller = Sidecar {
-            name: "frontend-sidecar".to_owned(),
-            metrics: ports.pick(15020)?,
-            admin: ports.pick(15000)?,
-            outbound: ports.pick(15001)?,
-            inbound: None,
-            token: tokens.join("frontend"),
-        };
-        let count = if backends.is_empty() {
-            VERSIONS.len()
-        } else {
-            backends.len()
-        };
-        let mut replicas = Vec::with_capacity(count);
-        for (index, base) in (0..count).zip((100u16..).step_by(100)) {
-            let name = format!("chat-{}", index + 1);
-            let backend = backends.get(index);
-            let sidecar = Sidecar {
-                name: format!("{name}-sidecar"),
-                metrics: ports.pick(15020 + base)?,
-                admin: ports.pick(15000 + base)?,
-                outbound: ports.pick(15001 + base)?,
-                inbound: Some(ports.pick(15006 + base)?),
-                token: tokens.join("chat"),
-            };
-            replicas.push(Replica {
-                name,
-                version: if backend.is_some() {
-                    "v1"
-                } else {
-                    VERSIONS[index]
-                },
-                application: match backend {
-                    Some(backend) => backend.address,
-                    None => ports.pick(9001 + index as u16)?,
-                },
-                url: backend.map(|backend| backend.url.clone()),
-                sidecar,
-            });
-        }
-        drop(ports);
-
+        let Layout {
+            control_plane,
+            caller,
+            replicas,
+        } = Layout::new(directory, &backends)?;
         let context = directory.join("control-plane").join("admin.yaml");
         let mesh = Self {
             ctl: Ctl {
@@ -373,42 +300,6 @@ impl Mesh {
             tokio::time::sleep(POLL).await;
         }
         Ok(())
-    }
-
-    /// What one can try while everything is up.
-    pub fn print_invitation(&self, terminal: &mut Terminal) {
-        let caller = self.caller.outbound;
-        let context = self.ctl.context.display();
-        let ctl = self.ctl.binary.display();
-        let metrics = self.caller.metrics;
-        let body = format!(
-            r#"{{"model": "{}", "stream": true, "messages": [{{"role": "user", "content": "Hello"}}]}}"#,
-            self.model
-        );
-        terminal.subject("It stays up. Try it; Ctrl-C ends everything.");
-        terminal.line(format!(
-            "curl -N http://{caller}/v1/chat/completions -H 'Host: {HOST}' -d '{body}'"
-        ));
-        terminal.line(format!(
-            "openai.OpenAI(base_url=\"http://{caller}/v1\", api_key=\"-\", default_headers={{\"Host\": \"{HOST}\"}})"
-        ));
-        terminal.line(format!("export OUTRIGGER_CONTEXT={context}"));
-        terminal.line(format!("{ctl} status"));
-        terminal.line(format!("{ctl} get services,routes,workloads"));
-        terminal.line(format!("{ctl} delete route chat-gold"));
-        terminal.line(format!(
-            "curl -s http://{metrics}/metrics | grep outrigger_requests_total"
-        ));
-        terminal.line(format!("curl -s http://{}/config", self.caller.admin));
-        terminal.line(format!(
-            "curl -s http://{}/metrics        # the control plane's",
-            self.control_plane.metrics
-        ));
-        terminal.note(format!(
-            "resources: {}   logs: {}",
-            self.resources.display(),
-            self.directory.join("logs").display()
-        ));
     }
 }
 
