@@ -86,7 +86,7 @@ impl ControlPlane {
                     metrics,
                     http::Request::builder()
                         .uri("/ready")
-                        .header("host", "test"),
+                        .header("host", metrics.to_string()),
                     client::empty(),
                 );
                 match answer.await {
@@ -173,7 +173,6 @@ impl ControlPlane {
             account,
             "--max-uses",
             "100",
-            "-q",
         ]);
         let path = self
             .directory
@@ -186,12 +185,8 @@ impl ControlPlane {
     }
 
     pub async fn metrics(&self) -> Metrics {
-        let answer = client::get(
-            SocketAddr::new(self.address.into(), 15014),
-            "test",
-            "/metrics",
-        )
-        .await;
+        let address = SocketAddr::new(self.address.into(), 15014);
+        let answer = client::get(address, &address.to_string(), "/metrics").await;
         Metrics::parse(&answer.text())
     }
 }

@@ -20,11 +20,17 @@ pub struct Sidecar {
 #[derive(Debug, Clone)]
 pub struct SidecarBuilder {
     control_plane: SocketAddr,
-    token: PathBuf,
+    join: Join,
     flags: Vec<String>,
     data_dir: Option<PathBuf>,
     core: Option<usize>,
     wait: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Join {
+    Token(String),
+    File(PathBuf),
 }
 
 impl Sidecar {
@@ -41,7 +47,7 @@ impl Sidecar {
     ) -> SidecarBuilder {
         SidecarBuilder {
             control_plane: control_plane.sidecar_address(),
-            token: control_plane.token(namespace, account),
+            join: Join::File(control_plane.token(namespace, account)),
             flags: Vec::new(),
             data_dir: None,
             core: None,
@@ -117,28 +123,25 @@ impl Sidecar {
     }
 
     pub async fn metrics(&self) -> Metrics {
-        let answer = client::get(self.metrics_address(), "test", "/metrics").await;
+        let address = self.metrics_address();
+        let answer = client::get(address, &address.to_string(), "/metrics").await;
         assert_eq!(answer.status, 200);
         Metrics::parse(&answer.text())
     }
 
     /// `GET` on the admin listener.
     pub async fn admin(&self, path: &str) -> Answer {
-        client::get(SocketAddr::new(self.address.into(), 15000), "test", path).await
+        self.admin_call("GET", path, "").await
     }
 
-    /// `POST` on the admin listener.
-    pub async fn admin_post(&self, path: &str, body: &str) -> Answer {
+    /// Another method on the admin listener.
+    pub async fn admin_call(&self, method: &str, path: &str, body: &str) -> Answer {
+        let address = SocketAddr::new(self.address.into(), 15000);
         let head = http::Request::builder()
-            .method("POST")
+            .method(method)
             .uri(path)
-            .header("host", "test");
-        client::request(
-            SocketAddr::new(self.address.into(), 15000),
-            head,
-            client::full(body.to_string()),
-        )
-        .await
+            .header("host", address.to_string());
+        client::request(address, head, client::full(body.to_string())).await
     }
 
     /// Asks it to drain and end.
@@ -165,6 +168,12 @@ impl SidecarBuilder {
     /// A further flag; `ADDRESS` in it becomes the sidecar's address.
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.to_string());
+        self
+    }
+
+    /// Joins with this token instead of one of its own.
+    pub fn token(mut self, token: &str) -> Self {
+        self.join = Join::Token(token.to_string());
         self
     }
 
@@ -201,8 +210,6 @@ impl SidecarBuilder {
         };
         command
             .arg(format!("--control-plane={}", self.control_plane))
-            .arg("--join-token-file")
-            .arg(&self.token)
             .arg(format!("--outbound-listen={address}:15001"))
             .arg(format!("--inbound-listen={address}:15006"))
             .arg(format!("--inbound-advertise={address}:15006"))
@@ -213,6 +220,10 @@ impl SidecarBuilder {
                     .iter()
                     .map(|flag| flag.replace("ADDRESS", &address.to_string())),
             );
+        match &self.join {
+            Join::Token(token) => command.arg("--join-token").arg(token),
+            Join::File(file) => command.arg("--join-token-file").arg(file),
+        };
         if let Some(data_dir) = &self.data_dir {
             command.arg("--data-dir").arg(data_dir);
         }
@@ -242,7 +253,7 @@ impl Sidecar {
                 }
                 let head = http::Request::builder()
                     .uri("/ready")
-                    .header("host", "test");
+                    .header("host", metrics.to_string());
                 match client::try_request(metrics, head, client::empty()).await {
                     Ok(answer) if answer.status == 200 => Ok(()),
                     Ok(answer) => Err(format!("{} {}", answer.status, answer.text())),

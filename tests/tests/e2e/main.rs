@@ -1,0 +1,23 @@
+//! The product from outside: real processes, real sockets, one mesh for each test.
+#![allow(clippy::unwrap_used)] // A test that cannot go on is to end.
+
+mod bad_config;
+mod control_plane;
+mod drain;
+mod errors;
+mod grpc;
+mod grpcio;
+mod http;
+mod identity;
+mod join;
+mod mesh;
+mod observability;
+mod reconfigure;
+mod retries;
+mod rotation;
+mod routing;
+mod store;
+mod streams;
+mod tcp;
+mod timeouts;
+mod websocket;
