@@ -15,6 +15,8 @@ pub struct Ctl {
     pub children: Arc<Children>,
     pub binary: PathBuf,
     pub context: PathBuf,
+    /// Where it runs: file names are relative to this.
+    pub directory: PathBuf,
 }
 
 /// What a run came to.
@@ -35,7 +37,11 @@ impl Ctl {
     /// Where it cannot be run.
     pub async fn run(&self, arguments: &[&str]) -> anyhow::Result<Outcome> {
         let mut command = std::process::Command::new(&self.binary);
-        command.arg("--context").arg(&self.context).args(arguments);
+        command
+            .arg("--context")
+            .arg(&self.context)
+            .args(arguments)
+            .current_dir(&self.directory);
         self.children.show(&command);
         let started = Instant::now();
         let output = tokio::process::Command::from(command)

@@ -108,8 +108,12 @@ async fn run(flags: &Flags) -> anyhow::Result<bool> {
     match ended {
         // Interrupted: the mesh was dropped in the middle of what it did, and its programs are told to end here.
         None => {
-            terminal.line("stopping…");
-            children.stop_all(STOP_LIMIT).await;
+            let unclean = children.stop_all(STOP_LIMIT).await;
+            terminal.subject(if unclean.is_empty() {
+                "Everything has ended."
+            } else {
+                "Everything was ended."
+            });
             Ok(!flags.check)
         }
         Some(Err(error)) => {

@@ -69,6 +69,7 @@ impl Mesh {
                 children: Arc::clone(children),
                 binary: binaries.ctl.clone(),
                 context,
+                directory: resources.clone(),
             },
             children: Arc::clone(children),
             model: model(&backends).await?,

@@ -8,11 +8,7 @@ const LINES: usize = 8;
 
 pub async fn show(mesh: &Mesh, terminal: &mut Terminal) -> anyhow::Result<()> {
     terminal.section("A wrong config is refused, with all that is wrong with it");
-    let file = mesh.resources.join("live").join("broken.yaml");
-    let refused = mesh
-        .ctl
-        .run(&["apply", "-f", &file.to_string_lossy()])
-        .await?;
+    let refused = mesh.ctl.run(&["apply", "-f", "live/broken.yaml"]).await?;
     for line in refused
         .stderr
         .lines()
