@@ -10,6 +10,8 @@ use crate::input::value;
 
 /// Applies resources to an Outrigger mesh, shows them, and shows what the sidecars make of them.
 #[derive(Debug, Parser)]
+// Golden files must not depend on the terminal that the tests run in.
+#[cfg_attr(test, command(term_width = 100))]
 #[command(
     name = "outriggerctl",
     version,
@@ -31,6 +33,7 @@ pub struct Global {
         long,
         value_name = "FILE",
         env = "OUTRIGGER_CONTEXT",
+        hide_env_values = true,
         global = true,
         help_heading = "Connection"
     )]
@@ -40,6 +43,7 @@ pub struct Global {
         long,
         value_name = "HOST:PORT",
         env = "OUTRIGGER_SERVER",
+        hide_env_values = true,
         global = true,
         help_heading = "Connection"
     )]
@@ -54,10 +58,19 @@ pub enum Command {
     /// Create or change resources from files, all or none of them
     Apply(ApplyArgs),
     /// Show resources as a table, YAML or JSON
+    #[command(
+        override_usage = "outriggerctl get KIND [NAME...] [OPTIONS]\n       outriggerctl get KIND/NAME... [OPTIONS]"
+    )]
     Get(GetArgs),
     /// Show one resource in words, and which sidecars accepted or refused it
+    #[command(
+        override_usage = "outriggerctl describe KIND NAME... [OPTIONS]\n       outriggerctl describe KIND/NAME... [OPTIONS]"
+    )]
     Describe(DescribeArgs),
     /// Delete resources by name or by file
+    #[command(
+        override_usage = "outriggerctl delete KIND NAME... [OPTIONS]\n       outriggerctl delete KIND/NAME... [OPTIONS]\n       outriggerctl delete -f FILE [OPTIONS]"
+    )]
     Delete(DeleteArgs),
     /// Check files without a control plane, with the control plane's own checks
     Validate(ValidateArgs),

@@ -90,28 +90,39 @@ impl Session {
 
     /// Explains a failed call. `what` is what was attempted, e.g. "list services".
     pub fn explain(&self, what: &str, status: &Status) -> Failure {
-        let message = status.message();
-        let server = &self.server;
-        let failure = |exit, text: String| Failure::new(exit, text);
+        let (message, server) = (status.message(), &self.server);
+        let failed = |exit, why: String| Failure::new(exit, format!("cannot {what}: {why}"));
         match status.code() {
-            Code::NotFound => failure(Exit::NotFound, format!("cannot {what}: {message}")),
-            Code::Aborted | Code::AlreadyExists => failure(Exit::Conflict, format!("cannot {what}: {message}"))
-                .hint("Somebody changed it in the meantime: get it again, make your change, apply it again."),
-            Code::Unauthenticated => failure(Exit::Unreachable, format!("the control plane at {server} does not accept the token of this context: {message}"))
-                .hint(format!(
+            Code::NotFound => failed(Exit::NotFound, message.to_owned()),
+            Code::Aborted | Code::AlreadyExists => failed(Exit::Conflict, message.to_owned()).hint(
+                "Somebody changed it in the meantime: get it again, make your change, apply it again.",
+            ),
+            Code::Unauthenticated => {
+                let text = format!(
+                    "the control plane at {server} does not accept the token of this context: {message}"
+                );
+                Failure::new(Exit::Unreachable, text).hint(format!(
                     "The token is in {}. Take a new copy of admin.yaml from the control plane's data directory.",
                     self.context_path.display()
-                )),
+                ))
+            }
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
-                failure(Exit::Unreachable, format!("cannot {what}: the control plane at {server} went away or did not answer ({message})"))
-                    .hint("Try again; its log says whether it is running.")
+                let why = format!(
+                    "the control plane at {server} went away or did not answer ({message})"
+                );
+                failed(Exit::Unreachable, why).hint("Try again; its log says whether it is running.")
             }
             Code::Unknown if std::error::Error::source(status).is_some() => {
-                failure(Exit::Unreachable, format!("cannot {what}: the connection to the control plane at {server} broke ({message})"))
+                let why =
+                    format!("the connection to the control plane at {server} broke ({message})");
+                failed(Exit::Unreachable, why).hint("Try again; its log says whether it is running.")
             }
-            Code::Unimplemented => failure(Exit::Refused, format!("cannot {what}: the control plane at {server} does not know this call"))
-                .hint("It may be older than this program: compare `outriggerctl version`."),
-            _ => failure(Exit::Refused, format!("cannot {what}: {message}")),
+            Code::Unimplemented => {
+                let why = format!("the control plane at {server} does not know this call");
+                failed(Exit::Refused, why)
+                    .hint("It may be older than this program: compare `outriggerctl version`.")
+            }
+            _ => failed(Exit::Refused, message.to_owned()),
         }
     }
 }
@@ -128,28 +139,60 @@ fn explain_connect(error: &ConnectError, context: &str) -> Failure {
         ConnectError::Address(_) => Exit::Usage,
         _ => Exit::Unreachable,
     };
-    let failure = Failure::new(exit, error.to_string());
+    let message = match error {
+        // Two fingerprints in one line cannot be compared by eye; they are below.
+        ConnectError::Untrusted {
+            server,
+            reason: VerifyError::OtherCa { .. },
+        } => format!(
+            "the server at {server} is not the control plane of this context: \
+             its certificate comes from another CA"
+        ),
+        other => other.to_string(),
+    };
+    Failure::new(exit, message).hint(connect_hint(error, context))
+}
+
+fn connect_hint(error: &ConnectError, context: &str) -> String {
     match error {
-        ConnectError::Address(_) => failure.hint(format!("It comes from --server, or from `server` in {context}.")),
-        ConnectError::Ca(_) | ConnectError::TokenNotAscii => {
-            failure.hint(format!("The context is {context}: take a new copy of the control plane's admin.yaml."))
+        ConnectError::Address(_) => {
+            format!("It comes from --server, or from `server` in {context}.")
         }
-        ConnectError::Tcp { source, .. } if source.kind() == ErrorKind::ConnectionRefused => failure.hint(format!(
-            "Nothing listens there. Is outrigger-control-plane running, with --management-listen at this address?\n\
-             The address comes from {context}; --server HOST:PORT overrides it."
-        )),
-        ConnectError::Tcp { .. } | ConnectError::Timeout { .. } => failure.hint(format!(
-            "The address comes from {context}; --server HOST:PORT overrides it, --timeout 30s waits longer."
-        )),
-        ConnectError::Untrusted { reason: VerifyError::OtherCa { .. }, .. } => failure.hint(format!(
-            "The expected fingerprint comes from {context}. If the control plane was set up anew, take a new copy of\n\
-             its admin.yaml; if not, somebody else answers at this address."
-        )),
-        ConnectError::Untrusted { .. } => failure.hint(
-            "The management port is 15011 unless the control plane says otherwise; sidecars and other ports are refused."
+        ConnectError::Ca(_) | ConnectError::TokenNotAscii => {
+            format!("The context is {context}: take a new copy of the control plane's admin.yaml.")
+        }
+        ConnectError::Tcp { source, .. } if source.kind() == ErrorKind::ConnectionRefused => {
+            format!(
+                "Nothing listens there. Is outrigger-control-plane running, with --management-listen \
+                 at this address?\n\
+                 The address comes from {context}; --server HOST:PORT overrides it."
+            )
+        }
+        ConnectError::Tcp { .. } | ConnectError::Timeout { .. } => format!(
+            "The address comes from {context}; --server HOST:PORT overrides it, \
+             --timeout 30s waits longer."
         ),
-        ConnectError::Tls { .. } | ConnectError::Http { .. } => failure.hint(
-            "Is this the management port (15011, --management-listen)? What answers there does not speak TLS 1.3 with HTTP/2.",
+        ConnectError::Untrusted {
+            reason:
+                VerifyError::OtherCa {
+                    expected,
+                    presented,
+                },
+            ..
+        } => format!(
+            "expected   sha256:{}   (from {context})\n\
+             found      sha256:{presented}\n\
+             If the control plane was set up anew, take a new copy of its admin.yaml;\n\
+             if not, somebody else answers at this address.",
+            expected.join(", sha256:")
         ),
+        ConnectError::Untrusted { .. } => "The management port is 15011 unless the control plane \
+             was told otherwise; other ports and sidecars are refused."
+            .to_owned(),
+        ConnectError::Tls { .. } | ConnectError::Http { .. } => {
+            "Is this the management port (15011, --management-listen)? What answers there does \
+             not speak TLS 1.3 with HTTP/2."
+                .to_owned()
+        }
     }
 }

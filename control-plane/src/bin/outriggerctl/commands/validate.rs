@@ -8,8 +8,12 @@ use crate::input;
 pub fn run(args: &ValidateArgs, io: &mut Io<'_>) -> Result<(), Failure> {
     let input = input::load(&args.files, io)?;
     let (errors, warnings) = input.relate();
-    for warning in warnings {
+    for warning in &warnings {
         io.warn(&warning.to_string())?;
+    }
+    if !warnings.is_empty() {
+        let note = "note: services were looked for in these files only; a mesh may have more";
+        writeln!(io.err, "{note}")?;
     }
     let problems = [input.problems(), &errors].concat();
     if !problems.is_empty() {

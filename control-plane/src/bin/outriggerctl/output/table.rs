@@ -55,6 +55,11 @@ impl Table {
         }
     }
 
+    /// Makes the columns at least this wide.
+    pub fn at_least(self, widths: Vec<usize>) -> Self {
+        Self { widths, ..self }
+    }
+
     /// A further part of a table that was printed with these widths, without header.
     pub fn continuing(widths: Vec<usize>) -> Self {
         Self {

@@ -108,10 +108,7 @@ fn sidecar(account: &str, instance: &str, sync: SidecarSync) -> Sidecar {
 
 pub fn mesh() -> State {
     let mut caller = sidecar("web", "cccccccc", SidecarSync::Synced);
-    caller.subscriptions = vec![
-        "host/chat.models".to_owned(),
-        "service/default/chat".to_owned(),
-    ];
+    caller.subscriptions = vec!["host/chat.models".to_owned()];
     let mut first = sidecar("chat", "1a2b3c4d", SidecarSync::Pending);
     first.address = "10.0.0.7:15006".to_owned();
     first.serves = vec!["default/chat".to_owned()];

@@ -1,6 +1,8 @@
-//! Which sidecars hold a resource, and which refused it and why.
+//! Which sidecars use a resource, and which refused it and why.
 
-use outrigger_control_plane::model::{Resource as Typed, ResourceKey, Spec};
+use outrigger_control_plane::model::{
+    Resource as Typed, ResourceKey, ServiceSpec, Spec, relate::implied_hosts,
+};
 use outrigger_proto::api::v1::{Rejection, Sidecar, SidecarSync};
 
 use super::sheet::Sheet;
@@ -12,21 +14,31 @@ use crate::output::{age, json};
 
 /// Writes the section about sidecars.
 pub fn write(resource: &Typed, around: &Surroundings, sheet: &mut Sheet) {
-    let names = names(resource);
+    sheet.section("Sidecars");
+    let count = |key: &str| {
+        resource
+            .status
+            .as_ref()
+            .and_then(|status| status[key].as_u64())
+    };
+    if let Some(accepted) = count("acceptedBy") {
+        let refused = count("refusedBy").unwrap_or(0);
+        sheet.line(format!("accepted by {accepted}, refused by {refused}"));
+    }
+    let sources = Sources::of(resource, around);
     let mut concerned: Vec<&Sidecar> = around
         .sidecars
         .iter()
-        .filter(|sidecar| sidecar.connected && concerns(resource, sidecar, &names))
+        .filter(|sidecar| sidecar.connected && sources.reach(sidecar))
         .collect();
-    concerned.sort_by_cached_key(|sidecar| name(sidecar));
-    sheet.section("Sidecars");
     if concerned.is_empty() {
         sheet.line("<none> that is connected uses it");
         return;
     }
+    concerned.sort_by_cached_key(|sidecar| name(sidecar));
     let mut table = Table::new(vec!["NAME", "IDENTITY", "ANSWER", "VERSION"]);
     for sidecar in &concerned {
-        let answer = if refusals(sidecar, &names).next().is_some() {
+        let answer = if sources.refusals(sidecar).next().is_some() {
             Cell::colored("REFUSED", RED)
         } else if sidecar.sync() == SidecarSync::Pending {
             Cell::colored("pending", YELLOW)
@@ -46,56 +58,122 @@ pub fn write(resource: &Typed, around: &Surroundings, sheet: &mut Sheet) {
             resource,
             reason,
             at,
-        } in refusals(sidecar, &names)
+        } in sources.refusals(sidecar)
         {
-            let ago = json::time(at.as_ref()).map_or_else(String::new, |at| {
+            let at = json::time(at.as_ref());
+            let ago = at.map_or_else(String::new, |at| {
                 format!(" {} ago", age::age(at, around.now))
             });
-            sheet.painted(
-                RED,
-                &format!(
-                    "{} refused {resource}{ago}, and keeps the last good version:",
-                    name(sidecar)
-                ),
+            let title = format!(
+                "{} refused {resource}{ago}, and keeps the last good version:",
+                name(sidecar)
             );
+            sheet.painted(RED, &title);
             sheet.line(format!("  {reason}"));
         }
     }
 }
 
-fn refusals<'a>(sidecar: &'a Sidecar, names: &'a [String]) -> impl Iterator<Item = &'a Rejection> {
-    sidecar
-        .rejections
-        .iter()
-        .filter(|rejection| names.contains(&rejection.resource))
+/// As what a resource reaches sidecars. A route is part of the services that it is for.
+struct Sources<'a> {
+    everyone: bool,
+    instance: Option<&'a str>,
+    /// Names of resources on the sidecars' stream.
+    names: Vec<String>,
+    services: Vec<(ResourceKey, Option<&'a ServiceSpec>)>,
 }
 
-/// What the resource is called on the way to the sidecars. A route is part of the services that it is for.
-fn names(resource: &Typed) -> Vec<String> {
-    let service = |key: ResourceKey| format!("service/{}", key.qualified_name());
-    match &resource.spec {
-        Spec::Mesh(_) => vec!["mesh".to_owned()],
-        Spec::Service(_) => vec![
-            service(resource.key()),
-            format!("endpoints/{}", resource.qualified_name()),
-        ],
-        Spec::Route(spec) => kinds::parents(spec, &resource.metadata.namespace)
-            .into_iter()
-            .map(service)
-            .collect(),
-        Spec::Workload(_) => vec!["workload".to_owned()],
+impl<'a> Sources<'a> {
+    fn of(resource: &'a Typed, around: &'a Surroundings) -> Self {
+        let mut sources = Self {
+            everyone: false,
+            instance: None,
+            names: Vec::new(),
+            services: Vec::new(),
+        };
+        match &resource.spec {
+            Spec::Mesh(_) => {
+                sources.everyone = true;
+                sources.names.push("mesh".to_owned());
+            }
+            Spec::Workload(spec) => sources.instance = Some(&spec.instance),
+            Spec::Service(spec) => sources.services.push((resource.key(), Some(spec.as_ref()))),
+            Spec::Route(spec) => {
+                for key in kinds::parents(spec, &resource.metadata.namespace) {
+                    let service = around
+                        .resources
+                        .iter()
+                        .find(|resource| resource.key() == key);
+                    sources
+                        .services
+                        .push((key, service.and_then(Typed::as_service)));
+                }
+            }
+        }
+        for (key, _) in &sources.services {
+            sources
+                .names
+                .push(format!("service/{}", key.qualified_name()));
+            if key == &resource.key() {
+                sources
+                    .names
+                    .push(format!("endpoints/{}", key.qualified_name()));
+            }
+        }
+        sources
+    }
+
+    fn reach(&self, sidecar: &Sidecar) -> bool {
+        self.everyone
+            || self.instance == Some(&sidecar.instance)
+            || self.refusals(sidecar).next().is_some()
+            || sidecar.subscriptions.iter().any(|name| {
+                self.names.contains(name)
+                    || name
+                        .strip_prefix("host/")
+                        .is_some_and(|host| self.means(host, &sidecar.identity))
+            })
+    }
+
+    /// Whether one of the services is what `authority` means to a sidecar of this identity.
+    fn means(&self, authority: &str, identity: &str) -> bool {
+        let host = authority
+            .rsplit_once(':')
+            .map_or(authority, |(host, _)| host);
+        self.services.iter().any(|(key, spec)| {
+            let own = host == key.name && identity.contains(&format!("/ns/{}/sa/", key.namespace));
+            own || implied_hosts(&key.namespace, &key.name)
+                .iter()
+                .any(|implied| implied == host)
+                || spec.is_some_and(|spec| spec.hosts.iter().any(|pattern| covers(pattern, host)))
+        })
+    }
+
+    fn refusals<'s>(&'s self, sidecar: &'s Sidecar) -> impl Iterator<Item = &'s Rejection> {
+        sidecar.rejections.iter().filter(|rejection| {
+            self.instance == Some(&sidecar.instance) || self.names.contains(&rejection.resource)
+        })
     }
 }
 
-fn concerns(resource: &Typed, sidecar: &Sidecar, names: &[String]) -> bool {
-    match &resource.spec {
-        Spec::Mesh(_) => true,
-        Spec::Workload(spec) => sidecar.instance == spec.instance,
-        Spec::Service(_) | Spec::Route(_) => {
-            names
-                .iter()
-                .any(|name| sidecar.subscriptions.contains(name))
-                || refusals(sidecar, names).next().is_some()
-        }
+/// Whether `host` is `pattern`, or ends in it where that is `*.suffix`.
+fn covers(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+        None => pattern == host,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        assert!(covers("chat.models", "chat.models"));
+        assert!(covers("*.chat.example", "a.b.chat.example"));
+        assert!(!covers("*.chat.example", "chat.example"));
+        assert!(!covers("*.chat.example", ".chat.example"));
+        assert!(!covers("chat.models", "xchat.models"));
     }
 }

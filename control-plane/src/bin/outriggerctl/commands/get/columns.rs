@@ -47,7 +47,7 @@ pub fn table(kind: Kind, options: &Options) -> Table {
     let (narrow, wide): (&[_], &[_]) = match kind {
         Kind::Mesh => (&["TRUST-DOMAIN", "MTLS"], &["ACCESS-LOG", "GENERATION"]),
         Kind::Service => (
-            &["PORTS", "HOSTS"],
+            &["PORTS", "HOSTS", "ENDPOINTS"],
             &["LOAD-BALANCING", "STATIC", "SERVED-BY", "GENERATION"],
         ),
         Kind::Route => (
@@ -104,7 +104,7 @@ pub fn row(kind: Kind, resource: &Resource, event: Option<&str>, options: &Optio
             ],
         ),
         Some(Spec::Service(spec)) => (
-            service(&spec),
+            service(&spec, endpoint_count(&value)),
             [service_wide(&spec), vec![generation]].concat(),
         ),
         Some(Spec::Route(spec)) => (
@@ -114,11 +114,7 @@ pub fn row(kind: Kind, resource: &Resource, event: Option<&str>, options: &Optio
         Some(Spec::Workload(spec)) => (workload(&spec), workload_wide(&spec)),
         // A newer control plane's: it is shown that it is there.
         None => {
-            let columns = if kind == Kind::Mesh || kind == Kind::Service {
-                2
-            } else {
-                3
-            };
+            let columns = if kind == Kind::Mesh { 2 } else { 3 };
             (vec!["?".into(); columns], Vec::new())
         }
     };
@@ -138,21 +134,26 @@ pub fn row(kind: Kind, resource: &Resource, event: Option<&str>, options: &Optio
     row
 }
 
-/// `2/2`: sidecars that hold this version, of those that use the resource.
+/// `2/2`: sidecars that have it in effect, of those that were sent it and have answered.
 fn accepted(resource: &serde_json::Value) -> Cell {
     let count = |key: &str| resource["status"][key].as_u64();
-    let Some(accepted) = count("accepted") else {
-        return "-".into();
-    };
-    let refused = resource["status"]["refused"].as_array().map_or(0, Vec::len) as u64;
-    let all = accepted + refused + count("pending").unwrap_or(0);
-    let text = format!("{accepted}/{all}");
-    if refused > 0 {
-        Cell::colored(text, RED)
-    } else if accepted < all {
-        Cell::colored(text, YELLOW)
-    } else {
-        text.into()
+    let refused = count("refusedBy").unwrap_or(0);
+    match count("acceptedBy") {
+        None => "-".into(),
+        Some(accepted) if refused > 0 => {
+            Cell::colored(format!("{accepted}/{}", accepted + refused), RED)
+        }
+        Some(0) => "-".into(),
+        Some(accepted) => format!("{accepted}/{accepted}").into(),
+    }
+}
+
+/// How many endpoints a service has; none is worth a colour.
+fn endpoint_count(resource: &serde_json::Value) -> Cell {
+    match resource["status"]["endpoints"].as_u64() {
+        None => "-".into(),
+        Some(0) => Cell::colored("0", RED),
+        Some(count) => count.to_string().into(),
     }
 }
 
@@ -165,13 +166,13 @@ pub fn word(value: &impl Serialize) -> String {
     }
 }
 
-fn service(spec: &ServiceSpec) -> Vec<Cell> {
+fn service(spec: &ServiceSpec, endpoints: Cell) -> Vec<Cell> {
     let ports: Vec<String> = spec
         .ports
         .iter()
         .map(|port| format!("{}/{}", port.port, word(&port.protocol)))
         .collect();
-    vec![ports.join(",").into(), few(&spec.hosts).into()]
+    vec![ports.join(",").into(), few(&spec.hosts).into(), endpoints]
 }
 
 fn service_wide(spec: &ServiceSpec) -> Vec<Cell> {

@@ -167,10 +167,9 @@ impl Printer {
             widths: Vec::new(),
         };
         if matches!(args.output, Format::Table | Format::Wide) {
-            printer.waiting = Some(columns::table(
-                filter.kind,
-                &printer.options(jiff::Timestamp::UNIX_EPOCH),
-            ));
+            let table = columns::table(filter.kind, &printer.options(jiff::Timestamp::UNIX_EPOCH));
+            // So that the first MODIFIED fits under the first ADDED.
+            printer.waiting = Some(table.at_least(vec!["MODIFIED".len()]));
         }
         printer
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
+use outrigger_control_plane::model::Kind;
 use outrigger_proto::api::v1::{Rejection, Sidecar, SidecarSync};
 use serde_json::{Value, json};
 
@@ -43,11 +44,11 @@ fn head(report: &Report, now: Timestamp, color: bool) -> String {
             )
         },
     );
-    let resources: Vec<String> = status
-        .resources
-        .iter()
-        .filter(|(_, count)| **count > 0)
-        .map(|(kind, count)| plural(*count as usize, kind))
+    let count = |kind: Kind| status.resources.get(kind.as_str()).copied().unwrap_or(0);
+    let resources: Vec<String> = Kind::ALL
+        .into_iter()
+        .filter(|kind| count(*kind) > 0)
+        .map(|kind| plural(count(kind), kind))
         .collect();
     let resources = if resources.is_empty() {
         "nothing applied yet".to_owned()
@@ -270,13 +271,9 @@ fn refusals(report: &Report, now: Timestamp, color: bool) -> String {
     text
 }
 
-fn plural(count: usize, kind: &str) -> String {
-    let word = kind.to_ascii_lowercase();
-    match (count, word.as_str()) {
-        (1, _) => format!("1 {word}"),
-        (_, "mesh") => format!("{count} meshes"),
-        _ => format!("{count} {word}s"),
-    }
+fn plural(count: u32, kind: Kind) -> String {
+    let [singular, plural, _] = crate::kind::words(kind);
+    format!("{count} {}", if count == 1 { singular } else { plural })
 }
 
 /// For programs.
