@@ -18,6 +18,8 @@ mod retry;
 mod route;
 mod schema;
 mod service;
+#[cfg(test)]
+pub(crate) mod testing;
 mod timeouts;
 mod workload;
 

@@ -53,16 +53,22 @@ impl fmt::Display for SourceProblem {
 
 impl Origin {
     /// Finds the place of a problem of this resource.
-    pub(super) fn locate(&self, problem: Problem, occurrence: usize) -> SourceProblem {
+    pub(super) fn locate(&self, mut problem: Problem, occurrence: usize) -> SourceProblem {
         let path = match (self.base.is_empty(), problem.field.is_empty()) {
             (true, _) => problem.field.clone(),
             (false, true) => self.base.clone(),
             (false, false) => format!("{}.{}", self.base, problem.field),
         };
-        let path = FieldPath::parse(&path).unwrap_or_default();
+        let location = self
+            .chunk
+            .find(&FieldPath::parse(&path).unwrap_or_default(), occurrence);
+        if self.name.is_none() {
+            // Nothing else says which item of the list it is.
+            problem.field = path;
+        }
         SourceProblem {
             source: self.source.to_string(),
-            location: self.chunk.find(&path, occurrence),
+            location,
             document: self.number,
             resource: self.name.clone(),
             problem,

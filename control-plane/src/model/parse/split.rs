@@ -42,7 +42,7 @@ pub(super) fn split(source: &str, text: &str) -> Vec<Chunk> {
     let mut chunks = Vec::new();
     let mut current = String::new();
     let mut begins_at = 0;
-    let mut has_content = false;
+    let (mut begun, mut has_content) = (false, false);
     let mut finish = |text: &mut String, lines_before: usize| {
         let text = std::mem::take(text);
         chunks.push(Chunk {
@@ -57,7 +57,12 @@ pub(super) fn split(source: &str, text: &str) -> Vec<Chunk> {
         if begins && has_content {
             finish(&mut current, begins_at);
             (begins_at, has_content) = (number, false);
+        } else if begins && begun {
+            // The document before it is empty.
+            current.clear();
+            begins_at = number;
         }
+        begun |= begins;
         current.push_str(line);
         has_content |= if begins {
             !is_blank(&line[3..])
@@ -70,7 +75,7 @@ pub(super) fn split(source: &str, text: &str) -> Vec<Chunk> {
             } else {
                 current.clear();
             }
-            (begins_at, has_content) = (number + 1, false);
+            (begins_at, begun, has_content) = (number + 1, false, false);
         }
     }
     if has_content {
@@ -146,14 +151,23 @@ impl Chunk {
             }
             Format::Yaml => {
                 let mut documents = serde_yaml::Deserializer::from_str(&self.text);
-                let Some(document) = documents.next() else {
-                    return Err(Failure {
-                        location: None,
-                        message: "the document is empty".to_owned(),
-                    });
+                let failure = |message: &str| Failure {
+                    location: None,
+                    message: message.to_owned(),
                 };
-                seed.deserialize(document)
-                    .map_err(|error| self.yaml_failure(&error))
+                let document = documents
+                    .next()
+                    .ok_or_else(|| failure("the document is empty"))?;
+                let value = seed
+                    .deserialize(document)
+                    .map_err(|error| self.yaml_failure(&error))?;
+                // It would be ignored. The markers were taken out, but YAML knows more line breaks than we do.
+                if documents.next().is_some() {
+                    return Err(failure(
+                        "there is another document in it; separate them by lines with \"---\"",
+                    ));
+                }
+                Ok(value)
             }
         }
     }

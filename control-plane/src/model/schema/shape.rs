@@ -37,15 +37,15 @@ pub(super) type Rule = fn(&Map<String, Value>, &mut Report);
 /// A mapping with known fields.
 #[derive(Debug)]
 pub(super) struct Object {
-    fields: &'static [Field],
+    pub(super) fields: &'static [Field],
     rule: Option<Rule>,
 }
 
 /// A field of an [`Object`].
 #[derive(Debug)]
 pub(super) struct Field {
-    name: &'static str,
-    shape: Shape,
+    pub(super) name: &'static str,
+    pub(super) shape: Shape,
     required: bool,
 }
 
@@ -116,7 +116,7 @@ impl Object {
         )
     }
 
-    fn names(&self) -> Vec<&'static str> {
+    pub(super) fn names(&self) -> Vec<&'static str> {
         self.fields.iter().map(|field| field.name).collect()
     }
 

@@ -1,1 +1,215 @@
+#![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::shape::{Object, Shape};
+use super::{ROOT, check, spec_of};
+use crate::model::testing::resource;
+use crate::model::{Kind, Resource, decode, parse, validate};
+
+fn full() -> Vec<Value> {
+    let text = include_str!("testdata/full.yaml");
+    serde_yaml::Deserializer::from_str(text)
+        .map(|document| Value::deserialize(document).unwrap())
+        .collect()
+}
+
+/// The tables, the types and the documentation of the resources agree: what says everything comes through whole.
+#[test]
+fn the_types_hold_every_field_of_the_tables() {
+    for document in full() {
+        let resource = decode(document.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&resource).unwrap(), document);
+    }
+}
+
+#[test]
+fn the_full_resources_are_full() {
+    for document in full() {
+        let kind: Kind = document["kind"].as_str().unwrap().parse().unwrap();
+        let mut missing = BTreeSet::new();
+        fields_missing(spec_of(kind), &[&document["spec"]], "spec", &mut missing);
+        assert!(missing.is_empty(), "{kind}: {missing:?}");
+    }
+    assert!(
+        full()
+            .iter()
+            .any(|document| document["metadata"]["uid"].is_string())
+    );
+    assert_eq!(
+        ROOT.names(),
+        ["apiVersion", "kind", "metadata", "spec", "status"]
+    );
+}
+
+/// Collects the fields of a table that none of the values has. `retry` is full in one place.
+fn fields_missing(object: &Object, values: &[&Value], at: &str, missing: &mut BTreeSet<String>) {
+    for field in object.fields {
+        let found: Vec<&Value> = values
+            .iter()
+            .filter_map(|value| value.get(field.name))
+            .collect();
+        let path = format!("{at}.{}", field.name);
+        if found.is_empty() {
+            if !at.ends_with("retry")
+                || at.starts_with("spec.retry") && values[0].get("codes").is_some()
+            {
+                missing.insert(path);
+            }
+            continue;
+        }
+        let inner = match &field.shape {
+            Shape::Object(inner) => Some((*inner, found)),
+            Shape::List(list) => match &list.item {
+                Shape::Object(inner) => Some((
+                    *inner,
+                    found
+                        .iter()
+                        .flat_map(|list| list.as_array().unwrap())
+                        .collect(),
+                )),
+                _ => None,
+            },
+            _ => None,
+        };
+        if let Some((inner, found)) = inner {
+            fields_missing(inner, &found, &path, missing);
+        }
+    }
+}
+
+#[test]
+fn null_is_the_same_as_nothing() {
+    let document = json!({
+        "apiVersion": "outrigger.dev/v1alpha1", "kind": "Service", "metadata": {"name": "a", "labels": null},
+        "spec": {"hosts": null, "ports": [{"port": 80, "protocol": "http", "name": null}], "timeouts": {"request": null}},
+    });
+    let resource = decode(document).unwrap();
+    assert_eq!(resource.as_service().unwrap().hosts, Vec::<String>::new());
+    let mesh = json!({"apiVersion": "outrigger.dev/v1alpha1", "kind": "Mesh", "metadata": {"name": "default"}, "spec": null});
+    assert_eq!(decode(mesh).unwrap().metadata.namespace, "");
+}
+
+#[test]
+fn lists_are_bounded() {
+    let ports: Vec<Value> = (1..=65)
+        .map(|port| json!({"port": port, "protocol": "http"}))
+        .collect();
+    let document = json!({
+        "apiVersion": "outrigger.dev/v1alpha1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"ports": ports},
+    });
+    let problems = check(&document);
+    assert_eq!(problems.len(), 1);
+    assert_eq!(
+        problems[0].to_string(),
+        "spec.ports: the list has 65 items; at most 64 are allowed"
+    );
+}
+
+#[test]
+fn problems_are_bounded() {
+    let hosts = vec![json!("A"); 250];
+    let document = json!({
+        "apiVersion": "outrigger.dev/v1alpha1", "kind": "Service", "metadata": {"name": "a"},
+        "spec": {"ports": [{"port": 80, "protocol": "http"}], "hosts": hosts},
+    });
+    let problems = check(&document);
+    assert_eq!(problems.len(), 101);
+    assert_eq!(problems[100].to_string(), "399 more problems are not shown");
+}
+
+#[test]
+fn regular_expressions_are_bounded() {
+    let check = super::checks::regex;
+    assert_eq!(check("/v[0-9]+/.*"), Ok(()));
+    assert!(
+        check("a)|(b").is_err(),
+        "it would escape from the brackets around it"
+    );
+    assert!(check("(?=a)b").unwrap_err().contains("look-around"));
+    assert!(check(&"a".repeat(1025)).unwrap_err().contains("too long"));
+    assert!(check("(a{1000}){1000}").unwrap_err().contains("too big"));
+    assert!(!check("(").unwrap_err().contains('\n'));
+}
+
+proptest! {
+    /// Whatever is valid comes back the same from a file.
+    #[test]
+    fn resources_round_trip(resource in resource()) {
+        prop_assert_eq!(validate(&resource), []);
+        let yaml = serde_yaml::to_string(&resource).unwrap();
+        let parsed = parse("f.yaml", yaml.as_bytes());
+        prop_assert!(parsed.problems.is_empty(), "{}\n{:?}", yaml, parsed.problems);
+        let from_yaml = parsed.documents[0].resource.clone();
+        prop_assert_eq!(&from_yaml, &resource);
+        let json = serde_json::to_string(&from_yaml).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Resource>(&json).unwrap(), resource);
+    }
+
+    /// What passes the tables deserializes: the two cannot disagree about a value either.
+    #[test]
+    fn what_passes_deserializes(resource in resource(), at in any::<prop::sample::Index>(), new in odd_value()) {
+        let mut document = serde_json::to_value(&resource).unwrap();
+        let mut leaves = Vec::new();
+        pointers(&document, String::new(), &mut leaves);
+        *document.pointer_mut(at.get::<String>(&leaves)).unwrap() = new;
+        match decode(document) {
+            Ok(_) => {}
+            // A message of serde's has no field: the tables let something through.
+            Err(problems) => prop_assert!(problems.iter().all(|problem| !problem.field.is_empty()), "{:?}", problems),
+        }
+    }
+}
+
+fn odd_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec![
+            "",
+            "a",
+            "1s",
+            "0s",
+            "80",
+            "Exact",
+            "http",
+            "/",
+            "*",
+            "[::1]:1",
+            "spiffe://a/b"
+        ])
+        .prop_map(Value::from),
+        Just(json!([])),
+        Just(json!({})),
+        Just(json!([{}])),
+        Just(json!({"name": "x"})),
+    ]
+}
+
+fn pointers(value: &Value, at: String, all: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => members.iter().for_each(|(name, value)| {
+            pointers(
+                value,
+                format!("{at}/{}", name.replace('~', "~0").replace('/', "~1")),
+                all,
+            )
+        }),
+        Value::Array(items) => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, value)| pointers(value, format!("{at}/{index}"), all));
+        }
+        _ => {}
+    }
+    if !at.is_empty() {
+        all.push(at);
+    }
+}

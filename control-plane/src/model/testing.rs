@@ -1,0 +1,317 @@
+//! Arbitrary valid resources, for property tests.
+#![allow(clippy::unwrap_used)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option::of;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use super::{
+    AccessLog, BackendRef, Duration, GrpcCode, HeaderMatch, HeaderMatchType, Labels, LoadBalancing,
+    LoadBalancingPolicy, MeshSpec, MeshTimeouts, Mtls, MtlsMode, ParentRef, PathMatch,
+    PathMatchType, Protocol, RequestTimeouts, Resource, Retry, RetryBudget, RouteMatch, RouteRule,
+    RouteSpec, ServiceEndpoints, ServicePort, ServiceSpec, ServiceTimeouts, StaticEndpoint,
+    Telemetry,
+};
+
+/// A `Mesh`, a `Service` or a `Route`.
+pub(crate) fn resource() -> impl Strategy<Value = Resource> {
+    let service =
+        (name(), name(), labels(), service_spec()).prop_map(|(namespace, name, labels, spec)| {
+            let mut resource = Resource::new(&namespace, &name, spec);
+            resource.metadata.labels = labels;
+            resource
+        });
+    let route = (name(), name(), route_spec())
+        .prop_map(|(namespace, name, spec)| Resource::new(&namespace, &name, spec));
+    prop_oneof![
+        mesh_spec().prop_map(|spec| Resource::new("", "default", spec)),
+        service,
+        route
+    ]
+}
+
+fn name() -> impl Strategy<Value = String> {
+    // Such as YAML takes for something else when it is not quoted are among them.
+    prop_oneof![
+        "[a-z]([a-z0-9-]{0,8}[a-z0-9])?",
+        select(vec!["true", "null", "on", "1", "0x1", "1e3", "12"]).prop_map(str::to_owned)
+    ]
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    btree_map(
+        "([a-z]{1,4}\\.example/)?[a-zA-Z]([a-zA-Z0-9_.-]{0,6}[a-z])?",
+        "|[a-z0-9]|1|true|[a-z][a-z.]{1,5}x",
+        0..3,
+    )
+}
+
+fn timeout() -> impl Strategy<Value = Option<Duration>> {
+    of((1u64..2_592_000_000).prop_map(Duration::from_millis))
+}
+
+fn request_timeouts() -> impl Strategy<Value = RequestTimeouts> {
+    (timeout(), timeout(), timeout(), timeout()).prop_map(
+        |(request, backend_request, response_headers, stream_idle)| RequestTimeouts {
+            request,
+            backend_request,
+            response_headers,
+            stream_idle,
+        },
+    )
+}
+
+fn retry() -> impl Strategy<Value = Retry> {
+    let grpc = vec![
+        GrpcCode::Unavailable,
+        GrpcCode::Internal,
+        GrpcCode::DeadlineExceeded,
+        GrpcCode::DataLoss,
+    ];
+    let methods = vec!["GET".to_owned(), "POST".to_owned(), "PUT".to_owned()];
+    let budget =
+        (of(1u32..=1000), of(1u32..=1000)).prop_map(|(percent, min_per_second)| RetryBudget {
+            percent,
+            min_per_second,
+        });
+    (
+        of(0u32..=10),
+        of(btree_set(400u16..600, 0..4).prop_map(|codes| codes.into_iter().collect())),
+        of(subsequence(grpc, 0..4)),
+        of(subsequence(methods, 0..3)),
+        of(any::<bool>()),
+        of(any::<bool>()),
+        of((1u64..60, 0u64..60)),
+        of(1u64..16_000_000),
+        of(budget),
+    )
+        .prop_map(
+            |(
+                attempts,
+                codes,
+                grpc_codes,
+                methods,
+                on_reset,
+                on_timeout,
+                pauses,
+                max_body_bytes,
+                budget,
+            )| Retry {
+                attempts,
+                codes,
+                grpc_codes,
+                methods,
+                on_reset,
+                on_timeout,
+                backoff: pauses.map(|(first, _)| Duration::from_millis(first)),
+                max_backoff: pauses.map(|(first, more)| Duration::from_millis(first + more)),
+                max_body_bytes,
+                budget,
+            },
+        )
+}
+
+fn mesh_spec() -> impl Strategy<Value = MeshSpec> {
+    (
+        of(Just("outrigger.local".to_owned())),
+        of(select(vec![MtlsMode::Strict, MtlsMode::Permissive])),
+        (timeout(), request_timeouts()),
+        of(retry()),
+        of(select(vec![
+            AccessLog::Off,
+            AccessLog::Errors,
+            AccessLog::All,
+        ])),
+    )
+        .prop_map(
+            |(trust_domain, mode, (connect, requests), retry, access_log)| MeshSpec {
+                trust_domain,
+                mtls: Mtls { mode },
+                timeouts: MeshTimeouts {
+                    connect,
+                    request: requests.request,
+                    backend_request: requests.backend_request,
+                    response_headers: requests.response_headers,
+                    stream_idle: requests.stream_idle,
+                },
+                retry,
+                telemetry: Telemetry { access_log },
+            },
+        )
+}
+
+fn service_spec() -> impl Strategy<Value = ServiceSpec> {
+    let protocol = select(vec![
+        Protocol::Http,
+        Protocol::Http2,
+        Protocol::Grpc,
+        Protocol::Tcp,
+    ]);
+    let ports = btree_map(1u16.., (any::<bool>(), protocol), 1..4).prop_map(|ports| {
+        let port = |(port, (named, protocol)): (u16, (bool, Protocol))| ServicePort {
+            name: named.then(|| format!("p{port}")),
+            port,
+            protocol,
+        };
+        ports.into_iter().map(port).collect::<Vec<_>>()
+    });
+    let endpoint = (
+        of(1u32..1_000_000),
+        labels(),
+        of("[a-z]{0,3}"),
+        of(any::<bool>()),
+    );
+    let endpoints = btree_map((1u32.., 1u16..), endpoint, 0..3).prop_map(|endpoints| {
+        let endpoint = |((ip, port), (weight, labels, zone, mtls))| StaticEndpoint {
+            address: SocketAddr::new(Ipv4Addr::from(ip).into(), port),
+            weight,
+            labels,
+            zone,
+            mtls,
+        };
+        ServiceEndpoints {
+            fixed: endpoints.into_iter().map(endpoint).collect(),
+        }
+    });
+    let policy = of(select(vec![
+        LoadBalancingPolicy::PeakEwma,
+        LoadBalancingPolicy::Random,
+    ]));
+    let balancing = (
+        policy,
+        of((100u64..3_600_000).prop_map(Duration::from_millis)),
+    )
+        .prop_map(|(policy, ewma_decay)| LoadBalancing { policy, ewma_decay });
+    let set = |pattern: &'static str| {
+        btree_set(pattern, 0..3).prop_map(|set| set.into_iter().collect::<Vec<_>>())
+    };
+    (
+        set("(\\*\\.)?[a-z]{1,5}\\.example"),
+        ports,
+        set("[a-z]{1,5}"),
+        set("spiffe://outrigger\\.local/ns/[a-z]{1,3}/(sa/[a-z]|\\*)"),
+        endpoints,
+        balancing,
+        (timeout(), timeout(), request_timeouts()),
+        of(retry()),
+    )
+        .prop_map(
+            |(
+                hosts,
+                ports,
+                service_accounts,
+                identities,
+                endpoints,
+                load_balancing,
+                times,
+                retry,
+            )| {
+                let (connect, tcp_idle, requests) = times;
+                ServiceSpec {
+                    hosts,
+                    ports,
+                    service_accounts,
+                    identities,
+                    endpoints,
+                    load_balancing,
+                    timeouts: ServiceTimeouts {
+                        connect,
+                        request: requests.request,
+                        backend_request: requests.backend_request,
+                        response_headers: requests.response_headers,
+                        stream_idle: requests.stream_idle,
+                        tcp_idle,
+                    },
+                    retry,
+                }
+            },
+        )
+}
+
+fn route_match() -> impl Strategy<Value = RouteMatch> {
+    let path = (
+        of(select(vec![
+            PathMatchType::Exact,
+            PathMatchType::PathPrefix,
+            PathMatchType::RegularExpression,
+        ])),
+        of("/[a-z0-9%]{0,5}"),
+    )
+        .prop_map(|(match_type, value)| PathMatch { match_type, value });
+    let kind = of(select(vec![
+        HeaderMatchType::Exact,
+        HeaderMatchType::RegularExpression,
+    ]));
+    let headers = btree_map("[A-Za-z-]{1,6}", (kind, "[a-z0-9]{1,5}"), 0..3).prop_map(|headers| {
+        let header = |(name, (match_type, value))| HeaderMatch {
+            match_type,
+            name,
+            value,
+        };
+        headers.into_iter().map(header).collect()
+    });
+    (
+        of(path),
+        of(select(vec!["GET".to_owned(), "POST".to_owned()])),
+        headers,
+    )
+        .prop_map(|(path, method, headers)| RouteMatch {
+            path,
+            method,
+            headers,
+        })
+}
+
+fn route_spec() -> impl Strategy<Value = RouteSpec> {
+    let parent = (name(), of(name()), of(1u16..)).prop_map(|(name, namespace, port)| {
+        let kind = port.map(|_| "Service".to_owned());
+        ParentRef {
+            kind,
+            name,
+            namespace,
+            port,
+        }
+    });
+    let backend = (
+        name(),
+        of(name()),
+        of(1u16..),
+        of(1u32..1_000_000),
+        labels(),
+    )
+        .prop_map(|(name, namespace, port, weight, subset)| BackendRef {
+            name,
+            namespace,
+            port,
+            weight,
+            subset,
+        });
+    let rule = (
+        vec(route_match(), 0..2),
+        vec(backend, 0..2),
+        request_timeouts(),
+        of(retry()),
+    )
+        .prop_map(|(matches, backend_refs, timeouts, retry)| RouteRule {
+            name: None,
+            matches,
+            backend_refs,
+            timeouts,
+            retry,
+        });
+    let hostnames =
+        btree_set("[a-z]{1,4}\\.example", 0..2).prop_map(|set| set.into_iter().collect());
+    (parent, hostnames, vec(rule, 1..4)).prop_map(|(parent, hostnames, mut rules)| {
+        for (index, rule) in rules.iter_mut().enumerate().skip(1) {
+            rule.name = Some(format!("rule-{index}"));
+        }
+        RouteSpec {
+            parent_refs: vec![parent],
+            hostnames,
+            rules,
+        }
+    })
+}
