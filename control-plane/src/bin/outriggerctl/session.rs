@@ -84,7 +84,20 @@ impl Session {
                 server,
                 context_path,
             }),
-            Err(error) => Err(explain_connect(&error, &context_path.display().to_string())),
+            Err(error) => {
+                let context = context_path.display().to_string();
+                let address_from = match &global.server {
+                    Some(_) => "--server or OUTRIGGER_SERVER".to_owned(),
+                    None => format!("{context}; --server HOST:PORT overrides it"),
+                };
+                Err(explain_connect(
+                    &error,
+                    &Origin {
+                        context,
+                        address_from,
+                    },
+                ))
+            }
         }
     }
 
@@ -95,7 +108,7 @@ impl Session {
         match status.code() {
             Code::NotFound => failed(Exit::NotFound, message.to_owned()),
             Code::Aborted | Code::AlreadyExists => failed(Exit::Conflict, message.to_owned()).hint(
-                "Somebody changed it in the meantime: get it again, make your change, apply it again.",
+                "Get it again, make your change, apply it again. Without metadata.resourceVersion the last write wins.",
             ),
             Code::Unauthenticated => {
                 let text = format!(
@@ -120,7 +133,10 @@ impl Session {
             Code::Unimplemented => {
                 let why = format!("the control plane at {server} does not know this call");
                 failed(Exit::Refused, why)
-                    .hint("It may be older than this program: compare `outriggerctl version`.")
+                    .hint(
+                    "Is this the management port (15011), not the sidecars' (15010)? If so, it may be older than this \
+                     program: compare `outriggerctl version`.",
+                )
             }
             _ => failed(Exit::Refused, message.to_owned()),
         }
@@ -134,7 +150,13 @@ pub fn call<T>(message: T) -> tonic::Request<T> {
     request
 }
 
-fn explain_connect(error: &ConnectError, context: &str) -> Failure {
+/// Where what was used to connect comes from.
+struct Origin {
+    context: String,
+    address_from: String,
+}
+
+fn explain_connect(error: &ConnectError, origin: &Origin) -> Failure {
     let exit = match error {
         ConnectError::Address(_) => Exit::Usage,
         _ => Exit::Unreachable,
@@ -150,14 +172,16 @@ fn explain_connect(error: &ConnectError, context: &str) -> Failure {
         ),
         other => other.to_string(),
     };
-    Failure::new(exit, message).hint(connect_hint(error, context))
+    Failure::new(exit, message).hint(connect_hint(error, origin))
 }
 
-fn connect_hint(error: &ConnectError, context: &str) -> String {
+fn connect_hint(error: &ConnectError, origin: &Origin) -> String {
+    let Origin {
+        context,
+        address_from,
+    } = origin;
     match error {
-        ConnectError::Address(_) => {
-            format!("It comes from --server, or from `server` in {context}.")
-        }
+        ConnectError::Address(_) => format!("It comes from {address_from}."),
         ConnectError::Ca(_) | ConnectError::TokenNotAscii => {
             format!("The context is {context}: take a new copy of the control plane's admin.yaml.")
         }
@@ -165,11 +189,11 @@ fn connect_hint(error: &ConnectError, context: &str) -> String {
             format!(
                 "Nothing listens there. Is outrigger-control-plane running, with --management-listen \
                  at this address?\n\
-                 The address comes from {context}; --server HOST:PORT overrides it."
+                 The address comes from {address_from}."
             )
         }
         ConnectError::Tcp { .. } | ConnectError::Timeout { .. } => format!(
-            "The address comes from {context}; --server HOST:PORT overrides it, \
+            "The address comes from {address_from}.\n\
              --timeout 30s waits longer."
         ),
         ConnectError::Untrusted {

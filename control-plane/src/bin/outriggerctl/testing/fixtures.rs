@@ -4,6 +4,8 @@ use outrigger_control_plane::api::convert;
 use outrigger_control_plane::model;
 use outrigger_proto::api::v1::{ControlPlaneStatus, Rejection, Resource, Sidecar, SidecarSync};
 
+use serde_json::json;
+
 use super::{State, now};
 
 pub const SERVICE: &str = r#"
@@ -78,6 +80,13 @@ pub fn stored(yaml: &str, seconds: i64) -> Resource {
     resource
 }
 
+fn with_status(resource: Resource, status: serde_json::Value) -> Resource {
+    Resource {
+        status: convert::to_struct(&status),
+        ..resource
+    }
+}
+
 pub fn ago(seconds: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp {
         seconds: now().as_second() - seconds,
@@ -118,9 +127,12 @@ pub fn mesh() -> State {
     second.address = "10.0.0.8:15006".to_owned();
     State {
         resources: vec![
-            stored(MESH, 7200),
-            stored(SERVICE, 330),
-            stored(ROUTE, 60),
+            with_status(stored(MESH, 7200), json!({"acceptedBy": 2, "refusedBy": 0})),
+            with_status(
+                stored(SERVICE, 330),
+                json!({"acceptedBy": 1, "refusedBy": 0, "endpoints": 2}),
+            ),
+            with_status(stored(ROUTE, 60), json!({"acceptedBy": 1, "refusedBy": 0})),
             stored(WORKLOAD, 300),
         ],
         sidecars: vec![second, caller, first],
@@ -144,6 +156,9 @@ pub fn mesh() -> State {
 /// [`mesh`], with a caller that refused the chat service.
 pub fn mesh_with_refusal() -> State {
     let mut state = mesh();
+    for resource in &mut state.resources[1..3] {
+        resource.status = convert::to_struct(&json!({"acceptedBy": 0, "refusedBy": 1}));
+    }
     let caller = &mut state.sidecars[1];
     caller.set_sync(SidecarSync::Rejected);
     caller.rejections = vec![Rejection {
