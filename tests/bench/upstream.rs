@@ -23,8 +23,8 @@ pub(crate) struct Application {
 ///
 /// `epoch` is what the time stamps in events count from, see [`event`].
 pub(crate) async fn start(tokens_per_second: f64, epoch: Instant) -> std::io::Result<Application> {
-    let http1 = TcpListener::bind((outrigger_tests::loopback(), 8000)).await?;
-    let http2 = TcpListener::bind((outrigger_tests::loopback(), 8000)).await?;
+    let http1 = TcpListener::bind((outrigger_tests::loopback(), 28000)).await?;
+    let http2 = TcpListener::bind((outrigger_tests::loopback(), 28000)).await?;
     let application = Application {
         http1: http1.local_addr()?,
         http2: http2.local_addr()?,

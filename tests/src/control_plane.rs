@@ -13,9 +13,10 @@ use crate::{Metrics, Process, binary, client, eventually, loopback};
 #[derive(Debug)]
 pub struct ControlPlane {
     address: Ipv4Addr,
-    directory: TempDir,
     flags: Vec<String>,
+    /// Dropped before the directory that its log is in.
     process: Process,
+    directory: TempDir,
 }
 
 impl ControlPlane {
@@ -42,11 +43,11 @@ impl ControlPlane {
 
     /// Where sidecars connect to.
     pub fn sidecar_address(&self) -> SocketAddr {
-        SocketAddr::new(self.address.into(), 15010)
+        SocketAddr::new(self.address.into(), 25010)
     }
 
     pub fn management_address(&self) -> SocketAddr {
-        SocketAddr::new(self.address.into(), 15011)
+        SocketAddr::new(self.address.into(), 25011)
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -70,7 +71,7 @@ impl ControlPlane {
     }
 
     async fn wait(&mut self) {
-        let metrics = SocketAddr::new(self.address.into(), 15014);
+        let metrics = SocketAddr::new(self.address.into(), 25014);
         let admin = self.data_dir().join("admin.yaml");
         eventually(
             "the control plane is ready",
@@ -101,12 +102,13 @@ impl ControlPlane {
 
     /// Runs `outriggerctl` against it, whatever comes of it.
     pub fn try_ctl(&self, arguments: &[&str]) -> Output {
+        self.try_ctl_as(&self.data_dir().join("admin.yaml"), arguments)
+    }
+
+    /// As [`Self::try_ctl`], with another context than the administrator's.
+    pub fn try_ctl_as(&self, context: &Path, arguments: &[&str]) -> Output {
         let mut ctl = Command::new(binary("outriggerctl"));
-        ctl.arg("--context")
-            .arg(self.data_dir().join("admin.yaml"))
-            .args(arguments);
-        // The context that is written there names the address that the server was told to listen on.
-        ctl.env_remove("OUTRIGGER_CONTEXT");
+        ctl.arg("--context").arg(context).args(arguments);
         ctl.output()
             .unwrap_or_else(|error| panic!("outriggerctl: {error}"))
     }
@@ -185,7 +187,7 @@ impl ControlPlane {
     }
 
     pub async fn metrics(&self) -> Metrics {
-        let address = SocketAddr::new(self.address.into(), 15014);
+        let address = SocketAddr::new(self.address.into(), 25014);
         let answer = client::get(address, &address.to_string(), "/metrics").await;
         Metrics::parse(&answer.text())
     }
@@ -196,9 +198,9 @@ fn spawn(address: Ipv4Addr, directory: &Path, flags: &[String]) -> Process {
     command
         .arg("--data-dir")
         .arg(directory.join("data"))
-        .arg(format!("--sidecar-listen={address}:15010"))
-        .arg(format!("--management-listen={address}:15011"))
-        .arg(format!("--metrics-listen={address}:15014"))
+        .arg(format!("--sidecar-listen={address}:25010"))
+        .arg(format!("--management-listen={address}:25011"))
+        .arg(format!("--metrics-listen={address}:25014"))
         .args(flags);
     Process::spawn("control-plane", command, directory)
 }

@@ -51,7 +51,7 @@ pub struct EchoServer {
 
 impl EchoServer {
     pub async fn start() -> Self {
-        let address = SocketAddr::new(loopback().into(), 8000);
+        let address = SocketAddr::new(loopback().into(), 28000);
         let incoming = tonic::transport::server::TcpIncoming::bind(address);
         let incoming = incoming
             .unwrap_or_else(|error| panic!("{address}: {error}"))

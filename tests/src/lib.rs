@@ -1,7 +1,7 @@
 //! The harness of the end-to-end tests: real processes on loopback, one mesh for each test.
 //!
-//! [`ControlPlane`] and [`Sidecar`] run the product's binaries, each on a loopback address of its own with the standard
-//! ports, so that tests do not collide. [`upstream`] has the applications that stand behind sidecars, [`client`] and
+//! [`ControlPlane`] and [`Sidecar`] run the product's binaries, each on a loopback address of its own so that tests do not
+//! collide, on the standard ports plus 10,000: a mesh that listens on all addresses of the machine does not disturb them. [`upstream`] has the applications that stand behind sidecars, [`client`] and
 //! [`load`] what calls through them.
 //!
 //! As a harness of tests it panics with what went wrong instead of returning errors. All that waits is bounded in time,

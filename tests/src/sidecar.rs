@@ -75,12 +75,12 @@ impl Sidecar {
 
     /// The listener for the application's calls.
     pub fn outbound(&self) -> SocketAddr {
-        SocketAddr::new(self.address.into(), 15001)
+        SocketAddr::new(self.address.into(), 25001)
     }
 
     /// The listener for peers.
     pub fn inbound(&self) -> SocketAddr {
-        SocketAddr::new(self.address.into(), 15006)
+        SocketAddr::new(self.address.into(), 25006)
     }
 
     /// Where a listener for opaque TCP is, see [`SidecarBuilder::tcp`].
@@ -89,7 +89,7 @@ impl Sidecar {
     }
 
     pub fn metrics_address(&self) -> SocketAddr {
-        SocketAddr::new(self.address.into(), 15020)
+        SocketAddr::new(self.address.into(), 25020)
     }
 
     pub fn process(&mut self) -> &mut Process {
@@ -136,7 +136,7 @@ impl Sidecar {
 
     /// Another method on the admin listener.
     pub async fn admin_call(&self, method: &str, path: &str, body: &str) -> Answer {
-        let address = SocketAddr::new(self.address.into(), 15000);
+        let address = SocketAddr::new(self.address.into(), 25000);
         let head = http::Request::builder()
             .method(method)
             .uri(path)
@@ -210,11 +210,11 @@ impl SidecarBuilder {
         };
         command
             .arg(format!("--control-plane={}", self.control_plane))
-            .arg(format!("--outbound-listen={address}:15001"))
-            .arg(format!("--inbound-listen={address}:15006"))
-            .arg(format!("--inbound-advertise={address}:15006"))
-            .arg(format!("--admin-listen={address}:15000"))
-            .arg(format!("--metrics-listen={address}:15020"))
+            .arg(format!("--outbound-listen={address}:25001"))
+            .arg(format!("--inbound-listen={address}:25006"))
+            .arg(format!("--inbound-advertise={address}:25006"))
+            .arg(format!("--admin-listen={address}:25000"))
+            .arg(format!("--metrics-listen={address}:25020"))
             .args(
                 self.flags
                     .iter()

@@ -51,7 +51,7 @@ impl Mesh {
         control_plane.apply(SERVICES);
         let (mut models, mut addresses, mut servers) = (Vec::new(), Vec::new(), Vec::new());
         for (name, service) in [("chat-1", "chat"), ("chat-2", "chat"), ("embed", "embed")] {
-            let address = SocketAddr::new(loopback().into(), 9000);
+            let address = SocketAddr::new(loopback().into(), 29000);
             models.push(model_server(
                 &python,
                 name,

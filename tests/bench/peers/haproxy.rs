@@ -16,8 +16,8 @@ pub(super) fn start(
     directory: &Path,
     core: usize,
 ) -> (SocketAddr, Vec<Process>) {
-    let near = SocketAddr::new(loopback().into(), 15001);
-    let far = SocketAddr::new(loopback().into(), 15006);
+    let near = SocketAddr::new(loopback().into(), 25001);
+    let far = SocketAddr::new(loopback().into(), 25006);
     let near_config = config(
         &format!("bind {near}"),
         &format!(

@@ -38,7 +38,7 @@ pub struct Http {
 
 impl Http {
     pub async fn start(name: &str) -> Self {
-        Self::start_at(name, SocketAddr::new(loopback().into(), 8000)).await
+        Self::start_at(name, SocketAddr::new(loopback().into(), 28000)).await
     }
 
     /// At a given address: for an application that comes back.

@@ -31,7 +31,7 @@ impl Listener {
         F: Fn(TcpStream) -> Fut + Send + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        Self::start_at(SocketAddr::new(loopback().into(), 8000), handler).await
+        Self::start_at(SocketAddr::new(loopback().into(), 28000), handler).await
     }
 
     /// As [`Self::start`], at a given address: for something that comes back.

@@ -77,13 +77,8 @@ async fn exit_codes_tell_scripts_what_happened() {
         .collect();
     let file = control_plane.data_dir().join("forged.yaml");
     std::fs::write(&file, forged).unwrap();
-    assert_eq!(
-        code(
-            &control_plane,
-            &["--context", file.to_str().unwrap(), "get", "services"]
-        ),
-        Some(5)
-    );
+    let refused = control_plane.try_ctl_as(&file, &["get", "services"]);
+    assert_eq!(refused.status.code(), Some(5));
     control_plane.kill9();
     assert_eq!(code(&control_plane, &["get", "services"]), Some(5));
 }
@@ -119,8 +114,12 @@ async fn a_refusal_by_a_sidecar_is_in_the_status_until_it_is_mended() {
     std::fs::write(directory.path().join("ca.key"), authority.key_pem()).unwrap();
     let flag =
         |name: &str, file: &str| format!("--{name}={}", directory.path().join(file).display());
-    let control_plane =
-        ControlPlane::start_with(&[&flag("ca-cert", "ca.crt"), &flag("ca-key", "ca.key")]).await;
+    let control_plane = ControlPlane::start_with(&[
+        &flag("ca-cert", "ca.crt"),
+        &flag("ca-key", "ca.key"),
+        "--trust-domain=outrigger.local",
+    ])
+    .await;
     control_plane.apply(&service("chat", ""));
 
     // A sidecar of the test's own, so that it can refuse what a real one would take.
@@ -216,7 +215,7 @@ async fn a_refusal_by_a_sidecar_is_in_the_status_until_it_is_mended() {
         Some(1)
     );
 
-    control_plane.apply(&service("chat", "hosts: [mended.example]"));
+    control_plane.apply(&service("chat", "loadBalancing: {policy: random}"));
     answer_until(false).await;
     eventually("the refusal is gone", Duration::from_secs(5), async || {
         let json = control_plane.ctl(&["status", "-o", "json"]);

@@ -18,7 +18,7 @@ fn head(answer: &str) -> &str {
 async fn unknown_host_refused_connection_and_no_endpoint() {
     let control_plane = ControlPlane::start().await;
     control_plane.apply(&service("empty", ""));
-    let nobody = SocketAddr::new(loopback().into(), 8000);
+    let nobody = SocketAddr::new(loopback().into(), 28000);
     control_plane.apply(&service("down", &plain_endpoints(&[nobody])));
     let caller = Sidecar::caller(&control_plane).await;
     for (host, status, reason) in [
@@ -305,7 +305,7 @@ async fn a_call_that_comes_back_is_a_loop() {
 async fn a_sidecar_whose_application_is_not_there_yet() {
     let control_plane = ControlPlane::start().await;
     control_plane.apply(&service("chat", ""));
-    let address = SocketAddr::new(loopback().into(), 8000);
+    let address = SocketAddr::new(loopback().into(), 28000);
     let _server = Sidecar::serving(&control_plane, "chat:80", address).await;
     let caller = Sidecar::caller(&control_plane).await;
     assert_eq!(caller.get("chat", "/").await.reason(), "no-endpoints");

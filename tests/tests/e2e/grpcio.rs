@@ -59,7 +59,7 @@ async fn grpcio_and_tonic_call_grpcio() {
         Ok(python) => python,
         Err(reason) => return skip(&reason),
     };
-    let address = SocketAddr::new(loopback().into(), 8000);
+    let address = SocketAddr::new(loopback().into(), 28000);
     let mut command = Command::new(&python);
     command
         .arg(python::directory("grpc").join("echo.py"))

@@ -28,7 +28,8 @@ async fn with_own_authority() -> (Authority, ControlPlane, TempDir) {
         format!("--ca-cert={}", certificate.display()),
         format!("--ca-key={}", key.display()),
     ];
-    let control_plane = ControlPlane::start_with(&[&flags[0], &flags[1]]).await;
+    let control_plane =
+        ControlPlane::start_with(&[&flags[0], &flags[1], "--trust-domain=outrigger.local"]).await;
     (authority, control_plane, directory)
 }
 

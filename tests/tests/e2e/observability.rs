@@ -16,7 +16,7 @@ async fn metrics_are_clean() {
     mesh.caller.get("nobody", "/").await;
     mesh.caller.get("chat", "/status/503").await;
     let control_plane =
-        std::net::SocketAddr::new(mesh.control_plane.management_address().ip(), 15014);
+        std::net::SocketAddr::new(mesh.control_plane.management_address().ip(), 25014);
     for address in [
         mesh.caller.metrics_address(),
         mesh.server.metrics_address(),

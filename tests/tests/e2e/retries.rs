@@ -120,7 +120,7 @@ async fn resets_are_retried_where_the_policy_says_so() {
 async fn a_failed_connect_goes_to_another_endpoint_without_any_policy() {
     let control_plane = ControlPlane::start().await;
     let app = Http::start("alive").await;
-    let nobody = SocketAddr::new(loopback().into(), 8000);
+    let nobody = SocketAddr::new(loopback().into(), 28000);
     let endpoints = plain_endpoints(&[nobody, app.address()]);
     control_plane.apply(&service(
         "chat",

@@ -98,7 +98,7 @@ async fn response_headers() {
 #[tokio::test]
 async fn connect() {
     // A listener whose queue is full does not answer a SYN: as a host that is not there.
-    let address = SocketAddr::new(loopback().into(), 8000);
+    let address = SocketAddr::new(loopback().into(), 28000);
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&address.into()).unwrap();
     socket.listen(0).unwrap();
