@@ -36,7 +36,7 @@ use crate::telemetry::logging::LogLevel;
 /// Connections at a time on each of the two ports. Further ones wait in the listen queue.
 const MAX_CONNECTIONS: usize = 64;
 /// A request's head has to be there within this time; also how long an idle connection is kept.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest life of a connection. Prometheus opens a new one where this ends.
 const CONNECTION_LIFETIME: Duration = Duration::from_secs(600);
 /// Largest head, bytes.

@@ -131,17 +131,18 @@ fn wrong_method(route: &Route) -> Reply {
     reply
 }
 
+/// As [`Shared::ready`], but everything that is missing, a line for each.
 fn ready(shared: &Shared) -> Reply {
-    let mut missing = Vec::new();
-    if shared.tls.load().is_none() {
-        missing.push("identity: no certificate yet");
-    }
-    if shared.snapshot.load().version == 0 {
-        missing.push("configuration: nothing received yet");
-    }
-    if shared.drain.is_draining() {
-        missing.push("draining");
-    }
+    let missing = [
+        (shared.drain.is_draining(), "draining"),
+        (shared.tls.load().is_none(), "no identity yet"),
+        (!shared.status.has_config(), "no configuration yet"),
+    ];
+    let missing: Vec<&str> = missing
+        .into_iter()
+        .filter(|(is_missing, _)| *is_missing)
+        .map(|(_, what)| what)
+        .collect();
     if missing.is_empty() {
         text(StatusCode::OK, "ready")
     } else {

@@ -92,15 +92,32 @@ fn parse(text: &str) -> Result<EnvFilter, LogError> {
         text: text.chars().take(200).collect(),
         why,
     };
-    for part in text.split(',').map(str::trim) {
-        let level = part.rsplit_once('=').map_or(part, |(_, level)| level);
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    for part in &parts {
+        let level = part.rsplit_once('=').map_or(*part, |(_, level)| level);
         if !LEVELS.iter().any(|known| known.eq_ignore_ascii_case(level)) {
+            let level: String = level.chars().take(50).collect();
             return Err(refuse(format!("{level:?} is not a level")));
         }
     }
     EnvFilter::builder()
-        .parse(text.trim())
+        .parse(parts.join(","))
         .map_err(|error| refuse(error.to_string()))
+}
+
+/// A level that belongs to no log. It can be set while the layer lives.
+#[cfg(test)]
+pub(crate) fn detached(
+    level: &str,
+) -> Result<(reload::Layer<EnvFilter, Registry>, LogLevel), LogError> {
+    let (layer, handle) = reload::Layer::new(parse(level)?);
+    let text = Mutex::new(level.to_owned());
+    Ok((
+        layer,
+        LogLevel {
+            inner: Arc::new(Inner { handle, text }),
+        },
+    ))
 }
 
 #[cfg(test)]

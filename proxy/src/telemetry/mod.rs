@@ -4,6 +4,8 @@ pub mod access_log;
 pub mod logging;
 pub mod metrics;
 pub mod report;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::time::Duration;
 
