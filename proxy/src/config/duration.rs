@@ -30,13 +30,23 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_millis(millis))
 }
 
-/// For serde: an optional duration in a file.
+/// For serde: a duration in a file.
 pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
-    let text: Option<String> = serde::Deserialize::deserialize(deserializer)?;
-    text.map(|text| parse(&text).map_err(serde::de::Error::custom))
-        .transpose()
+    struct Text;
+    impl serde::de::Visitor<'_> for Text {
+        type Value = Duration;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a duration like 250ms, 10s, 1m30s or 24h")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
+            parse(text).map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_str(Text).map(Some)
 }
 
 #[cfg(test)]

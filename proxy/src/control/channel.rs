@@ -43,7 +43,7 @@ pub enum ConnectError {
     #[error("cannot connect to {address}: {error}")]
     Connect { address: String, error: io::Error },
     /// The TLS handshake failed; `refused` where it is the certificate that we refused.
-    #[error("TLS with {address} failed: {error}")]
+    #[error("TLS with {address} failed: {}", crate::tls::explain(error))]
     Tls {
         address: String,
         error: io::Error,

@@ -187,4 +187,6 @@ async fn meanwhile<T>(
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -76,6 +76,17 @@ pub fn classify(error: &io::Error) -> HandshakeFailure {
     }
 }
 
+/// What a handshake failed of, in one line. rustls shows an error of a verifier as Rust code.
+pub fn explain(error: &io::Error) -> String {
+    let inner = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<Error>());
+    if let Some(Error::InvalidCertificate(CertificateError::Other(other))) = inner {
+        return other.0.to_string();
+    }
+    error.to_string()
+}
+
 fn of_certificate(error: &CertificateError) -> HandshakeFailure {
     match error {
         CertificateError::Expired

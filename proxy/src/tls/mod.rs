@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::identity::{Identity, SpiffeId};
 
-pub use failure::{HandshakeFailure, classify};
+pub use failure::{HandshakeFailure, classify, explain};
 pub(crate) use verify::read_leaf;
 use verify::{PeerVerifier, PinnedRoot, Who};
 

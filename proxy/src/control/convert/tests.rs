@@ -1,1 +1,215 @@
+#![allow(clippy::unwrap_used)]
+use outrigger_proto::dataplane::v1 as wire;
+use wire::resource::Body;
+use wire::string_match::Kind;
 
+use super::{Spec, resource};
+use crate::control::testing::{endpoint, endpoints, rule_to, service};
+
+const TRUST_DOMAIN: &str = "outrigger.local";
+
+fn refusal(wire: wire::Resource) -> String {
+    resource(&wire, TRUST_DOMAIN).unwrap_err()
+}
+
+fn with_service(change: impl FnOnce(&mut wire::Service)) -> wire::Resource {
+    let mut resource = service("default", "chat", 1);
+    let Some(Body::Service(body)) = &mut resource.body else {
+        unreachable!()
+    };
+    change(body);
+    resource
+}
+
+fn with_rule(change: impl FnOnce(&mut wire::Rule)) -> wire::Resource {
+    with_service(|service| change(&mut service.rules[0]))
+}
+
+fn seconds(seconds: i64) -> Option<prost_types::Duration> {
+    Some(prost_types::Duration { seconds, nanos: 0 })
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let wire = with_rule(|rule| rule.retry = Some(wire::Retry::default()));
+    let Spec::Service(spec) = resource(&wire, TRUST_DOMAIN).unwrap() else {
+        panic!("not a service")
+    };
+    assert_eq!(spec.connect_timeout.as_secs(), 1);
+    assert_eq!(spec.decay.as_secs(), 10);
+    let rule = &spec.rules[0];
+    assert_eq!(rule.budget, (20, 10));
+    let retry = rule.retry.as_ref().unwrap();
+    assert_eq!(retry.backoff.base.as_millis(), 25);
+    assert_eq!(retry.backoff.max.as_millis(), 250);
+    assert_eq!(retry.max_body_bytes, 65_536);
+}
+
+#[test]
+fn what_is_wrong_is_told_with_its_field() {
+    let cases: Vec<(wire::Resource, &str)> = vec![
+        (
+            with_service(|service| service.name = "Chat".into()),
+            "namespace/name: name \"Chat\" is not a DNS label (lower-case letters, digits and '-', at most 63)",
+        ),
+        (
+            with_service(|service| service.server_identities.clear()),
+            "server_identities: empty, nobody could serve it",
+        ),
+        (
+            with_service(|service| service.server_identities = vec!["chat".into()]),
+            "server_identities[0]: \"chat\" is not of the form spiffe://<trust domain>/ns/<namespace>/sa/<account>",
+        ),
+        (
+            with_service(|service| service.ports[0].port = 70_000),
+            "ports[0].port: 70000 is not a port (1 to 65535)",
+        ),
+        (
+            with_service(|service| service.ports[0].protocol = 9),
+            "ports[0].protocol: 9 is a value that this version does not know",
+        ),
+        (
+            with_service(|service| service.connect_timeout = seconds(0)),
+            "connect_timeout: 0.000000000 s is not above 0",
+        ),
+        (
+            with_rule(|rule| rule.backends.clear()),
+            "rules[0].backends: at least one must have a weight above 0",
+        ),
+        (
+            with_rule(|rule| rule.backends[0].weight = 0),
+            "rules[0].backends: at least one must have a weight above 0",
+        ),
+        (
+            with_rule(|rule| rule.backends[0].service = "chat".into()),
+            "rules[0].backends[0].service: \"chat\" is not <namespace>/<name>",
+        ),
+        (
+            with_rule(|rule| {
+                rule.backends.push(rule.backends[0].clone());
+                rule.backends[1].weight = u32::MAX;
+            }),
+            "rules[0].backends: the sum of the weights is above 4294967295",
+        ),
+        (
+            with_rule(|rule| {
+                rule.timeouts = Some(wire::Timeouts {
+                    request: seconds(-1),
+                    ..Default::default()
+                });
+            }),
+            "rules[0].timeouts.request: -1.000000000 s is not above 0",
+        ),
+        (
+            with_rule(|rule| {
+                rule.retry = Some(wire::Retry {
+                    statuses: vec![503, 1000],
+                    ..Default::default()
+                });
+            }),
+            "rules[0].retry.statuses[1]: 1000 is not an HTTP status",
+        ),
+        (
+            with_rule(|rule| {
+                rule.matches = vec![wire::Match {
+                    method: "GE T".into(),
+                    ..Default::default()
+                }];
+            }),
+            "rules[0].matches[0].method: \"GE T\" is not an HTTP method",
+        ),
+        (
+            with_rule(|rule| {
+                rule.matches = vec![wire::Match {
+                    headers: vec![wire::HeaderMatch {
+                        name: "x-tier".into(),
+                        value: None,
+                    }],
+                    ..Default::default()
+                }];
+            }),
+            "rules[0].matches[0].headers[0].value: unset; exact, prefix or regex is wanted",
+        ),
+    ];
+    for (wire, expected) in cases {
+        assert_eq!(refusal(wire), expected);
+    }
+}
+
+#[test]
+fn a_bad_regex_is_refused_with_its_place() {
+    for pattern in ["(", "(?=x)", &"(a{1000}){1000}".repeat(10)] {
+        let wire = with_rule(|rule| {
+            rule.matches = vec![wire::Match {
+                path: Some(wire::StringMatch {
+                    kind: Some(Kind::Regex(pattern.to_owned())),
+                }),
+                ..Default::default()
+            }];
+        });
+        let reason = refusal(wire);
+        assert!(
+            reason.starts_with("rules[0].matches[0].path.regex: ") && !reason.contains('\n'),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn endpoints_are_checked() {
+    let mut bad = endpoint("10.0.0.1:80", "a");
+    bad.address = "host:80".into();
+    let wire = endpoints("default/chat", 1, vec![endpoint("10.0.0.1:80", "a"), bad]);
+    assert_eq!(
+        refusal(wire),
+        "endpoints[1].address: \"host:80\" is not <IP>:<port>"
+    );
+    let mut bad = endpoint("10.0.0.1:80", "a");
+    bad.ports = vec![80, 0];
+    assert_eq!(
+        refusal(endpoints("default/chat", 1, vec![bad])),
+        "endpoints[0].ports[1]: 0 is not a port (1 to 65535)"
+    );
+}
+
+#[test]
+fn a_resource_is_what_its_name_says() {
+    let mut wire = service("default", "chat", 1);
+    wire.name = "service/default/other".into();
+    assert!(refusal(wire).starts_with("name: "));
+    let mut wire = service("default", "chat", 1);
+    wire.name = "mesh".into();
+    assert!(refusal(wire).starts_with("name: "));
+    let mut wire = service("default", "chat", 1);
+    wire.body = None;
+    assert!(refusal(wire).starts_with("body: "));
+    let mut wire = endpoints("default/chat", 1, vec![]);
+    wire.name = "endpoints/default/other".into();
+    assert!(refusal(wire).starts_with("name: "));
+}
+
+#[test]
+fn the_trust_domain_of_the_mesh_is_this_one() {
+    let mesh = |trust_domain: &str, mode: i32| wire::Resource {
+        name: "mesh".into(),
+        version: 1,
+        body: Some(Body::Mesh(wire::Mesh {
+            trust_domain: trust_domain.into(),
+            mtls_mode: mode,
+            access_log: 0,
+        })),
+    };
+    assert!(resource(&mesh(TRUST_DOMAIN, 0), TRUST_DOMAIN).is_ok());
+    assert!(refusal(mesh("other.local", 0)).starts_with("trust_domain: "));
+    assert!(refusal(mesh(TRUST_DOMAIN, 7)).starts_with("mtls_mode: "));
+}
+
+#[test]
+fn a_rule_without_retry_has_a_budget_for_failed_connects() {
+    let wire = with_service(|service| service.rules = vec![rule_to("default/chat")]);
+    let Spec::Service(spec) = resource(&wire, TRUST_DOMAIN).unwrap() else {
+        panic!("not a service")
+    };
+    assert!(spec.rules[0].retry.is_none());
+    assert_eq!(spec.rules[0].budget, (20, 10));
+}
