@@ -1,0 +1,121 @@
+//! Deadlines. A request without any never touches a timer.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::{Instant, sleep_until};
+
+use crate::error::Reason;
+
+/// A moment, and what it means when it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    pub(crate) reason: Reason,
+}
+
+impl Deadline {
+    /// `after` the start, if such a clock runs at all.
+    pub(crate) fn after(
+        start: Instant,
+        after: Option<Duration>,
+        reason: Reason,
+    ) -> Option<Deadline> {
+        Some(Deadline {
+            // A time so far away that it cannot be represented never comes.
+            at: start.checked_add(after?)?,
+            reason,
+        })
+    }
+
+    /// The one that comes first; of two at the same moment, the first one.
+    pub(crate) fn earlier(first: Option<Deadline>, second: Option<Deadline>) -> Option<Deadline> {
+        match (first, second) {
+            (Some(first), Some(second)) => Some(if second.at < first.at { second } else { first }),
+            (first, second) => first.or(second),
+        }
+    }
+
+    /// Runs a future until it is done or the deadline has come.
+    pub(crate) async fn limit<F: Future>(
+        deadline: Option<Deadline>,
+        future: F,
+    ) -> Result<F::Output, Reason> {
+        let Some(deadline) = deadline else {
+            return Ok(future.await);
+        };
+        // Boxed: a timer is larger than the rest of most requests' state, and most requests have none.
+        let timer = Box::pin(sleep_until(deadline.at));
+        let future = pin!(future);
+        match futures_util::future::select(future, timer).await {
+            futures_util::future::Either::Left((output, _)) => Ok(output),
+            futures_util::future::Either::Right(((), _)) => Err(deadline.reason),
+        }
+    }
+}
+
+/// `grpc-timeout`: how long the caller is going to wait. At most 8 digits and a unit
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>); anything else is ignored.
+pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Deadline, grpc_timeout};
+    use crate::error::Reason;
+    use http::{HeaderMap, HeaderValue};
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    fn parse(text: &str) -> Option<Duration> {
+        let mut headers = HeaderMap::new();
+        headers.insert("grpc-timeout", HeaderValue::from_str(text).unwrap());
+        grpc_timeout(&headers)
+    }
+
+    #[test]
+    fn grpc_timeouts() {
+        assert_eq!(parse("1S"), Some(Duration::from_secs(1)));
+        assert_eq!(
+            parse("99999999H"),
+            Some(Duration::from_secs(99_999_999 * 3600))
+        );
+        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(parse("3u"), Some(Duration::from_micros(3)));
+        for bad in ["", "S", "1", "1s", "100000000S", "-1S", "1.5S", " 1S"] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earlier_deadline_names_the_reason() {
+        let now = Instant::now();
+        let long = Deadline::after(now, Some(Duration::from_secs(2)), Reason::RequestTimeout);
+        let short = Deadline::after(now, Some(Duration::from_secs(1)), Reason::PerTryTimeout);
+        let first = Deadline::earlier(long, short);
+        assert_eq!(first, short);
+        assert_eq!(Deadline::earlier(None, long), long);
+        let result = Deadline::limit(first, std::future::pending::<()>()).await;
+        assert_eq!(result, Err(Reason::PerTryTimeout));
+        assert_eq!(now.elapsed(), Duration::from_secs(1));
+        assert_eq!(Deadline::limit(long, async { 7 }).await, Ok(7));
+    }
+}

@@ -1,0 +1,207 @@
+//! Answers that the proxy makes itself. The one place where a [`Reason`] becomes something that a client reads.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use super::headers;
+use crate::error::Reason;
+use crate::policy::Protocol;
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+
+/// How a client wants to hear of errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    /// One line of text.
+    Plain,
+    /// A trailers-only response with a `grpc-status`.
+    Grpc,
+    /// The JSON object of the OpenAI API.
+    OpenAi,
+}
+
+impl Style {
+    /// By what the request looks like; `protocol` of the port that it is for, where that is known.
+    pub(crate) fn of(headers: &HeaderMap, path: &str, protocol: Option<Protocol>) -> Style {
+        if headers::is_grpc(headers) || protocol == Some(Protocol::Grpc) {
+            Style::Grpc
+        } else if path.starts_with("/v1/") {
+            Style::OpenAi
+        } else {
+            Style::Plain
+        }
+    }
+}
+
+/// The answer to a request that failed: its head, and its body.
+pub(crate) fn reply(reason: Reason, style: Style, detail: &str) -> Response<Bytes> {
+    let mut response = match style {
+        Style::Plain => plain(reason, detail),
+        Style::Grpc => grpc(reason, detail),
+        Style::OpenAi => openai(reason, detail),
+    };
+    let word = HeaderValue::from_static(reason.as_str());
+    response.headers_mut().insert(headers::REASON, word);
+    response
+}
+
+fn plain(reason: Reason, detail: &str) -> Response<Bytes> {
+    let body = format!("{}: {detail}\n", reason.as_str());
+    with_body(reason.status(), "text/plain; charset=utf-8", body)
+}
+
+/// <https://platform.openai.com/docs/guides/error-codes>
+fn openai(reason: Reason, detail: &str) -> Response<Bytes> {
+    let status = reason.status();
+    let kind = if status.is_client_error() {
+        "invalid_request_error"
+    } else {
+        "server_error"
+    };
+    let body = serde_json::json!({
+        "error": {
+            "message": detail,
+            "type": kind,
+            "param": null,
+            "code": reason.as_str(),
+        }
+    });
+    with_body(status, "application/json", body.to_string())
+}
+
+fn with_body(status: StatusCode, content_type: &'static str, body: String) -> Response<Bytes> {
+    let length = body.len();
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+/// Status 200, and all that is to be said in the head
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Trailers-Only").
+fn grpc(reason: Reason, detail: &str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(GRPC_STATUS, HeaderValue::from(grpc_code(reason)));
+    let message = format!("{}: {detail}", reason.as_str());
+    if let Ok(message) = HeaderValue::from_str(&percent_encode(&message)) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    response
+}
+
+/// As gRPC's clients map HTTP statuses (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>), except
+/// that a deadline is one.
+fn grpc_code(reason: Reason) -> u16 {
+    const INTERNAL: u16 = 13;
+    const DEADLINE_EXCEEDED: u16 = 4;
+    const RESOURCE_EXHAUSTED: u16 = 8;
+    const UNIMPLEMENTED: u16 = 12;
+    const UNAVAILABLE: u16 = 14;
+    const CANCELLED: u16 = 1;
+    match reason {
+        Reason::NoRoute | Reason::UnknownService | Reason::MethodNotSupported => UNIMPLEMENTED,
+        Reason::NoEndpoints
+        | Reason::ConnectFailed
+        | Reason::UpstreamUntrusted
+        | Reason::UpstreamReset
+        | Reason::UpstreamTruncated
+        | Reason::UpgradeFailed
+        | Reason::NotReady
+        | Reason::Draining => UNAVAILABLE,
+        Reason::ConnectTimeout
+        | Reason::RequestTimeout
+        | Reason::PerTryTimeout
+        | Reason::ResponseHeadersTimeout
+        | Reason::StreamIdleTimeout => DEADLINE_EXCEEDED,
+        Reason::ClientGone => CANCELLED,
+        Reason::HeadTooLarge => RESOURCE_EXHAUSTED,
+        Reason::BadRequest | Reason::HeadTimeout | Reason::LoopDetected => INTERNAL,
+    }
+}
+
+/// `grpc-message` is percent-encoded: everything but visible ASCII without `%`.
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Style, reply};
+    use crate::error::Reason;
+    use crate::policy::Protocol;
+    use http::{HeaderMap, HeaderValue};
+
+    #[test]
+    fn plain_is_one_line() {
+        let response = reply(Reason::NoRoute, Style::Plain, "no service answers to \"x\"");
+        assert_eq!(response.status(), 404);
+        assert_eq!(response.headers()["x-outrigger-reason"], "no-route");
+        assert_eq!(response.body(), "no-route: no service answers to \"x\"\n");
+        assert_eq!(
+            response.headers()["content-length"],
+            response.body().len().to_string().as_str()
+        );
+    }
+
+    #[test]
+    fn grpc_is_trailers_only() {
+        let response = reply(Reason::RequestTimeout, Style::Grpc, "späť 100%");
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["grpc-status"], "4");
+        assert_eq!(
+            response.headers()["grpc-message"],
+            "request-timeout: sp%C3%A4%C5%A5 100%25"
+        );
+        assert!(response.body().is_empty());
+        for reason in Reason::ALL {
+            let response = reply(reason, Style::Grpc, "x");
+            assert_ne!(response.headers()["grpc-status"], "0");
+            let by_status = match reason.status().as_u16() {
+                502 | 503 => "14",
+                504 => "4",
+                _ => continue,
+            };
+            assert_eq!(response.headers()["grpc-status"], by_status, "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn openai_is_an_error_object() {
+        let response = reply(Reason::NoEndpoints, Style::OpenAi, "none \"left\"");
+        assert_eq!(response.status(), 503);
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(body["error"]["code"], "no-endpoints");
+        assert_eq!(body["error"]["type"], "server_error");
+        assert_eq!(body["error"]["message"], "none \"left\"");
+    }
+
+    #[test]
+    fn style_follows_the_request() {
+        let none = HeaderMap::new();
+        let mut grpc = HeaderMap::new();
+        grpc.insert("content-type", HeaderValue::from_static("application/grpc"));
+        assert_eq!(Style::of(&none, "/", None), Style::Plain);
+        assert_eq!(Style::of(&none, "/v1/models", None), Style::OpenAi);
+        assert_eq!(Style::of(&grpc, "/v1/models", None), Style::Grpc);
+        assert_eq!(Style::of(&none, "/", Some(Protocol::Grpc)), Style::Grpc);
+        assert_eq!(Style::of(&none, "/", Some(Protocol::Http2)), Style::Plain);
+    }
+}

@@ -1,0 +1,192 @@
+//! The HTTP/1.1 server.
+//!
+//! hyper parses and writes; what stands here is what it leaves to others: a clock for heads that answers 408, interim
+//! responses, and closing so that a broken response cannot look whole.
+
+mod io;
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Version};
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::body::Source;
+use super::server::{Client, Handler};
+use crate::detect;
+use crate::error::Reason;
+use crate::listener::Stream;
+
+use io::{Http1Io, Meter};
+
+/// From the first byte of a head to its last. Heads come in one piece from everybody but attackers.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection without a request is closed after this time: longer than any client keeps one, so that it is never us who
+/// closes the connection that a client is about to use.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Most bytes of a head, and of what is buffered for writing. nginx allows 32 KiB, Envoy 60 KiB.
+///
+/// The number of headers is left at hyper's 100: with any other number it allocates for each head.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// How long an answer to a client that stalled may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Serves a connection to its end.
+pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
+    let meter = Arc::new(Meter::default());
+    let io = TokioIo::new(Http1Io::new(stream, Arc::clone(&meter)));
+    let client = Rc::clone(handler.client());
+    let http10 = Rc::new(Cell::new(false));
+    let service = {
+        let handler = Rc::clone(&handler);
+        let meter = Arc::clone(&meter);
+        let http10 = Rc::clone(&http10);
+        service_fn(move |request: Request<Incoming>| {
+            meter.head_done();
+            http10.set(request.version() == Version::HTTP_10);
+            let request = request.map(|incoming| Source::http1(incoming, None));
+            let answer = Rc::clone(&handler).handle(request, Arc::clone(&meter.interim));
+            async move { Ok::<_, Infallible>(answer.await) }
+        })
+    };
+    let mut connection = Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .max_header_size(MAX_HEAD)
+        // A client that closes its side has gone: clients of HTTP do not close halfway, and a model must not go on for
+        // nobody. (nginx and Envoy see it the same way.)
+        .half_close(false)
+        .serve_connection(io, service)
+        .with_upgrades();
+
+    let mut clock = HeadClock::default();
+    let mut draining = false;
+    let end = std::future::poll_fn(|cx| {
+        if !draining && client.connection.is_draining(cx) {
+            draining = true;
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        meter.interim.register(cx.waker());
+        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(End::Closed(result));
+        }
+        clock.poll(&client, &meter, cx).map(|()| End::Stalled)
+    })
+    .await;
+
+    match end {
+        End::Closed(Ok(())) => {}
+        End::Closed(Err(error)) => {
+            if error.is_parse_too_large() {
+                handler.refused(Reason::HeadTooLarge);
+            } else if error.is_parse() {
+                handler.refused(Reason::BadRequest);
+            } else if error.is_user() && http10.get() {
+                // The end of the connection is the end of the body in HTTP/1.0.
+                if let Some(parts) = connection.into_parts() {
+                    parts.io.inner().stream().reset_on_close();
+                }
+            }
+        }
+        End::Stalled if meter.is_in_head() => {
+            handler.refused(Reason::HeadTimeout);
+            if let Some(parts) = connection.into_parts() {
+                let mut stream = parts.io.into_inner().into_stream();
+                let answer = async {
+                    stream.write_all(&detect::STALLED).await?;
+                    stream.shutdown().await
+                };
+                // Whoever sends slowly may read slowly.
+                let _ = tokio::time::timeout(LAST_WORDS, answer).await;
+            }
+        }
+        End::Stalled => {}
+    }
+}
+
+enum End {
+    Closed(hyper::Result<()>),
+    /// A head did not come to its end, or nothing came for too long.
+    Stalled,
+}
+
+/// Watches the time between requests. One timer for each connection, set when it may be needed and corrected when it fires:
+/// a request costs nothing.
+#[derive(Default)]
+struct HeadClock {
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Which request's end we are counting from, and since when.
+    waiting: Option<(u64, Instant)>,
+    /// Since when a head is under way.
+    in_head: Option<Instant>,
+    /// The request after which bytes count as those of the next head.
+    ended: u64,
+}
+
+impl HeadClock {
+    fn poll(&mut self, client: &Client, meter: &Meter, cx: &mut Context<'_>) -> Poll<()> {
+        let armed = self.timer.is_some();
+        if !client.is_idle() {
+            self.in_head = None;
+            if !armed {
+                return Poll::Pending;
+            }
+        } else if self.ended != client.begun() {
+            // What was read last was the body of the request that has just ended.
+            self.ended = client.begun();
+            self.in_head = None;
+            meter.head_done();
+        } else if !meter.is_in_head() {
+            self.in_head = None;
+        } else if self.in_head.is_none() {
+            let now = Instant::now();
+            self.in_head = Some(now);
+            // The timer may be set for much later.
+            if let Some(timer) = &mut self.timer
+                && timer.deadline() > now + HEAD_TIMEOUT
+            {
+                timer.as_mut().reset(now + HEAD_TIMEOUT);
+            }
+        }
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + HEAD_TIMEOUT)));
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let next = if !client.is_idle() {
+                self.waiting = None;
+                now + HEAD_TIMEOUT
+            } else if let Some(since) = self.in_head {
+                since + HEAD_TIMEOUT
+            } else {
+                match self.waiting {
+                    Some((request, since)) if request == client.begun() => since + IDLE_TIMEOUT,
+                    _ => {
+                        self.waiting = Some((client.begun(), now));
+                        now + IDLE_TIMEOUT
+                    }
+                }
+            };
+            if next <= now {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(next);
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Responses before the response (1xx): from the upstream's connection to the client's.
+
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Release};
+use std::task::Waker;
+
+use futures_util::task::AtomicWaker;
+use http::{HeaderMap, Response, StatusCode};
+
+/// Interim responses of one request that may wait for their way to the client. A server has no use for more; what is
+/// beyond is dropped, as a client may ignore all of them.
+const MOST: usize = 16;
+
+/// Interim responses on their way to the client. Shared with upstream connections, whose callbacks must be `Send`; the lock
+/// is taken only when there is such a response, which is rare.
+#[derive(Debug, Default)]
+pub(crate) struct Interim {
+    waiting: AtomicBool,
+    responses: Mutex<Vec<Response<()>>>,
+    task: AtomicWaker,
+}
+
+impl Interim {
+    /// Passes one on. `100 Continue` is not: the sidecar has answered the expectation itself when it began to read the
+    /// body. Nor is `101`, which is no interim response.
+    pub(crate) fn push(&self, status: StatusCode, headers: &HeaderMap) {
+        if status == StatusCode::CONTINUE
+            || status == StatusCode::SWITCHING_PROTOCOLS
+            || !status.is_informational()
+        {
+            return;
+        }
+        let Ok(mut responses) = self.responses.lock() else {
+            return;
+        };
+        if responses.len() >= MOST {
+            return;
+        }
+        let mut response = Response::new(());
+        *response.status_mut() = status;
+        *response.headers_mut() = headers.clone();
+        super::headers::strip_interim(response.headers_mut());
+        responses.push(response);
+        drop(responses);
+        self.waiting.store(true, Release);
+        self.task.wake();
+    }
+
+    /// Whose task writes to the client.
+    pub(crate) fn register(&self, task: &Waker) {
+        self.task.register(task);
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Acquire)
+    }
+
+    /// All that wait.
+    pub(crate) fn take(&self) -> Vec<Response<()>> {
+        self.waiting.store(false, Release);
+        match self.responses.lock() {
+            Ok(mut responses) => std::mem::take(&mut *responses),
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// As HTTP/1.1 has it on the wire.
+pub(crate) fn encode(response: &Response<()>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    out.extend_from_slice(response.status().as_str().as_bytes());
+    out.push(b' ');
+    let reason = response.status().canonical_reason().unwrap_or("Interim");
+    out.extend_from_slice(reason.as_bytes());
+    out.extend_from_slice(b"\r\n");
+    for (name, value) in response.headers() {
+        out.extend_from_slice(name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{Interim, MOST, encode};
+    use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+    #[test]
+    fn passes_hints_on_and_no_continue() {
+        let interim = Interim::default();
+        let mut headers = HeaderMap::new();
+        headers.insert(
+            header::LINK,
+            HeaderValue::from_static("</a.css>; rel=preload"),
+        );
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        interim.push(StatusCode::CONTINUE, &headers);
+        assert!(!interim.is_waiting());
+        interim.push(StatusCode::EARLY_HINTS, &headers);
+        assert!(interim.is_waiting());
+        let taken = interim.take();
+        assert_eq!(taken.len(), 1);
+        assert!(!interim.is_waiting());
+        let mut bytes = Vec::new();
+        encode(&taken[0], &mut bytes);
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            "HTTP/1.1 103 Early Hints\r\nlink: </a.css>; rel=preload\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn is_bounded() {
+        let interim = Interim::default();
+        for _ in 0..10 * MOST {
+            interim.push(StatusCode::PROCESSING, &HeaderMap::new());
+        }
+        assert_eq!(interim.take().len(), MOST);
+    }
+}

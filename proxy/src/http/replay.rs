@@ -1,0 +1,265 @@
+//! A request's body that can be sent more than once.
+//!
+//! What the client sent is kept while it is passed on, up to a cap, until the response's head arrives. Chunks are reference
+//! counted: keeping them copies nothing.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+
+use super::body::{BodyError, Source};
+
+/// The request's side: hands out a body for each try.
+#[derive(Clone, Debug)]
+pub(crate) struct Replay {
+    shared: Option<Rc<Shared>>,
+}
+
+/// One try's body.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    shared: Option<Rc<Shared>>,
+    turn: u32,
+}
+
+#[derive(Debug)]
+struct Shared {
+    body: RefCell<Kept>,
+    /// From the client so far.
+    bytes: Cell<u64>,
+    /// The client's side of the request broke.
+    broken: Cell<bool>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    source: Source,
+    chunks: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    /// All was read from the source.
+    ended: bool,
+    keep: Keep,
+    kept: usize,
+    /// Which try's body is the valid one.
+    turn: u32,
+    /// The kept chunk that it gets next; one past the number of chunks when it has got the end as well.
+    next: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// At most so many bytes.
+    UpTo(usize),
+    /// No more: a chunk was passed on that was not kept.
+    Lost,
+}
+
+impl Replay {
+    /// `cap`: the most bytes that are kept. `length`: the body's length where it is known; a longer one is not kept at all.
+    pub(crate) fn new(source: Source, cap: usize, length: Option<u64>) -> Replay {
+        if source.is_end_stream() {
+            return Replay { shared: None };
+        }
+        let cap = match length {
+            Some(length) if usize::try_from(length).is_ok_and(|length| length <= cap) => cap,
+            Some(_) => 0,
+            None => cap,
+        };
+        Replay {
+            shared: Some(Rc::new(Shared {
+                body: RefCell::new(Kept {
+                    source,
+                    chunks: Vec::new(),
+                    trailers: None,
+                    ended: false,
+                    keep: Keep::UpTo(cap),
+                    kept: 0,
+                    turn: 0,
+                    next: 0,
+                }),
+                bytes: Cell::new(0),
+                broken: Cell::new(false),
+            })),
+        }
+    }
+
+    /// The body for the next try; the one before is void from now on.
+    pub(crate) fn body(&self) -> RequestBody {
+        let turn = self.shared.as_ref().map_or(0, |shared| {
+            let mut body = shared.body.borrow_mut();
+            body.turn += 1;
+            body.next = 0;
+            body.turn
+        });
+        RequestBody {
+            shared: self.shared.clone(),
+            turn,
+        }
+    }
+
+    /// Whether another try would see all of the body.
+    pub(crate) fn can_repeat(&self) -> bool {
+        self.shared
+            .as_ref()
+            .is_none_or(|shared| shared.body.borrow().keep != Keep::Lost && !shared.broken.get())
+    }
+
+    /// Whether the last byte was handed out.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.shared
+            .as_ref()
+            .is_none_or(|shared| shared.body.borrow().ended)
+    }
+
+    /// There will be no other try: nothing needs to be kept.
+    pub(crate) fn seal(&self) {
+        if let Some(shared) = &self.shared {
+            let mut body = shared.body.borrow_mut();
+            let body = &mut *body;
+            body.keep = Keep::Lost;
+            for chunk in body.chunks.iter_mut().take(body.next) {
+                *chunk = Bytes::new();
+            }
+        }
+    }
+
+    /// Body bytes from the client so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.shared.as_ref().map_or(0, |shared| shared.bytes.get())
+    }
+
+    /// Whether the client's side of the request broke.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.shared
+            .as_ref()
+            .is_some_and(|shared| shared.broken.get())
+    }
+}
+
+impl Shared {
+    fn poll(
+        &self,
+        turn: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut body = self.body.borrow_mut();
+        let body = &mut *body;
+        if body.turn != turn {
+            return Poll::Ready(Some(Err(BodyError::Superseded)));
+        }
+        if let Some(chunk) = body.chunks.get_mut(body.next) {
+            body.next += 1;
+            // Nobody will ask for it again where no more is kept.
+            let chunk = match body.keep {
+                Keep::UpTo(_) => chunk.clone(),
+                Keep::Lost => std::mem::take(chunk),
+            };
+            return Poll::Ready(Some(Ok(Frame::data(chunk))));
+        }
+        if body.ended {
+            if body.next == body.chunks.len() {
+                body.next += 1;
+                if let Some(trailers) = &body.trailers {
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers.clone()))));
+                }
+            }
+            return Poll::Ready(None);
+        }
+        let frame = match ready!(Pin::new(&mut body.source).poll_frame(cx)) {
+            None => {
+                body.ended = true;
+                body.next = body.chunks.len() + 1;
+                return Poll::Ready(None);
+            }
+            Some(Err(error)) => {
+                self.broken.set(true);
+                return Poll::Ready(Some(Err(error)));
+            }
+            Some(Ok(frame)) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                self.bytes.set(self.bytes.get() + data.len() as u64);
+                body.keep(&data);
+                if body.source.is_end_stream() {
+                    body.ended = true;
+                }
+                Poll::Ready(Some(Ok(Frame::data(data))))
+            }
+            Err(frame) => {
+                body.ended = true;
+                if let Some(trailers) = frame.trailers_ref() {
+                    body.trailers = Some(trailers.clone());
+                }
+                body.next = body.chunks.len() + 1;
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+}
+
+impl Kept {
+    fn keep(&mut self, data: &Bytes) {
+        let Keep::UpTo(cap) = self.keep else {
+            return;
+        };
+        if self.kept + data.len() > cap {
+            self.keep = Keep::Lost;
+            self.chunks = Vec::new();
+            self.next = 0;
+            return;
+        }
+        self.kept += data.len();
+        self.chunks.push(data.clone());
+        self.next = self.chunks.len();
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &self.shared {
+            None => Poll::Ready(None),
+            Some(shared) => shared.poll(self.turn, cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| {
+            let body = shared.body.borrow();
+            // A body that was superseded has no end: its connection must not take it for a whole one.
+            body.turn == self.turn
+                && body.ended
+                && (body.next > body.chunks.len()
+                    || (body.next == body.chunks.len() && body.trailers.is_none()))
+        })
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.shared {
+            None => SizeHint::with_exact(0),
+            Some(shared) => {
+                let body = shared.body.borrow();
+                // In a later try the source's hint is about what is left; the header says the whole.
+                if body.turn == 1 && body.next == 0 {
+                    body.source.size_hint()
+                } else {
+                    SizeHint::default()
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

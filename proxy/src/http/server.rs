@@ -1,0 +1,105 @@
+//! What both HTTP servers need of whoever answers the requests.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Request, Response};
+
+use super::body::Source;
+use super::exchange::ResponseBody;
+use super::interim::Interim;
+use crate::error::Reason;
+use crate::listener::Connection;
+use crate::runtime::Worker;
+use crate::telemetry::Direction;
+use crate::telemetry::metrics::{OpenConnection, RequestMetrics, Side, Wire};
+
+/// Answers requests.
+pub(crate) trait Handler: 'static {
+    /// Answers one request. Dropping the future gives the request up.
+    fn handle(
+        self: Rc<Self>,
+        request: Request<Source>,
+        interim: Arc<Interim>,
+    ) -> impl Future<Output = Response<ResponseBody>> + 'static;
+
+    /// The connection that the requests come from.
+    fn client(&self) -> &Rc<Client>;
+
+    /// A request's head was refused before it was a request.
+    fn refused(&self, reason: Reason);
+}
+
+/// A connection from a client, and what goes on on it.
+pub(crate) struct Client {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) connection: Connection,
+    pub(crate) address: SocketAddr,
+    pub(crate) direction: Direction,
+    /// Requests under way.
+    active: Cell<usize>,
+    /// Requests begun.
+    begun: Cell<u64>,
+    /// Why we close the connection; `None`: we do not.
+    cut: Cell<Option<Reason>>,
+    _open: OpenConnection,
+}
+
+impl Client {
+    pub(crate) fn new(
+        worker: &Rc<Worker>,
+        address: SocketAddr,
+        direction: Direction,
+        wire: Wire,
+    ) -> Rc<Client> {
+        Rc::new(Client {
+            worker: Rc::clone(worker),
+            connection: Connection::open(worker),
+            address,
+            direction,
+            active: Cell::new(0),
+            begun: Cell::new(0),
+            cut: Cell::new(None),
+            _open: worker
+                .shared
+                .metrics
+                .connection(direction, Side::Downstream, wire),
+        })
+    }
+
+    pub(crate) fn begin(&self) {
+        self.active.set(self.active.get() + 1);
+        self.begun.set(self.begun.get() + 1);
+    }
+
+    pub(crate) fn end(&self) {
+        self.active.set(self.active.get().saturating_sub(1));
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        self.active.get() == 0
+    }
+
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
+    /// What requests count as before it is known what they are for.
+    pub(crate) fn unknown_kind(&self) -> &Arc<RequestMetrics> {
+        match self.direction {
+            Direction::Outbound => &self.worker.unrouted,
+            Direction::Inbound => &self.worker.unserved,
+        }
+    }
+
+    pub(crate) fn cut(&self, reason: Reason) {
+        self.cut.set(Some(reason));
+    }
+
+    pub(crate) fn cut_reason(&self) -> Option<Reason> {
+        self.cut.get()
+    }
+}

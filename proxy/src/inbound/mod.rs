@@ -1,0 +1,185 @@
+//! From peers to the application: accept → authenticate → forward.
+
+mod application;
+mod forward;
+mod port;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::detect::{self, Detected};
+use crate::error::Reason;
+use crate::http::server::{Client, Handler};
+use crate::http::{http1, http2};
+use crate::identity::SpiffeId;
+use crate::listener::{Connection, Stream, accept};
+use crate::runtime::Worker;
+use crate::tcp::Session;
+use crate::telemetry::Direction;
+use crate::telemetry::metrics::{Side, Wire};
+use crate::tls::{self, HandshakeFailure};
+
+use forward::Inbound;
+
+/// From the first byte to the end of the handshake. Two round trips; the rest is patience with loaded machines.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Accepts peers' connections until a drain begins.
+pub(crate) async fn listen(worker: Rc<Worker>, socket: TcpListener) {
+    accept(worker, socket, |worker, stream, address| {
+        tokio::task::spawn_local(serve(Rc::clone(worker), stream, address));
+    })
+    .await;
+}
+
+async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
+    let Ok(Some(first)) = detect::first_byte(&stream).await else {
+        return;
+    };
+    if first == detect::TLS_HANDSHAKE {
+        // Boxed: a handshake's state is large, and short-lived.
+        match Box::pin(authenticate(&worker, stream)).await {
+            Ok(peer) => serve_peer(worker, peer, address).await,
+            Err(failure) => {
+                tracing::debug!(%address, failure = failure.as_str(), "peer refused");
+            }
+        }
+    } else if worker.shared.snapshot.load().mesh.permissive {
+        serve_plaintext(worker, stream, address).await;
+    } else {
+        let metrics = &worker.shared.metrics;
+        metrics.handshake(Direction::Inbound, Err(HandshakeFailure::NoCertificate));
+        tracing::debug!(%address, "plaintext refused: the mesh is strict");
+    }
+}
+
+/// A connection whose peer has proved who it is.
+struct Peer {
+    stream: Stream,
+    id: SpiffeId,
+    /// The service and port that are meant.
+    server_name: Option<Box<str>>,
+    wire: Wire,
+}
+
+/// The TLS handshake, counted.
+async fn authenticate(worker: &Worker, stream: TcpStream) -> Result<Peer, HandshakeFailure> {
+    let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(worker, stream));
+    let result = handshake.await.unwrap_or(Err(HandshakeFailure::Protocol));
+    let count = result.as_ref().map(|_| ()).map_err(|failure| *failure);
+    worker.shared.metrics.handshake(Direction::Inbound, count);
+    result
+}
+
+async fn handshake(worker: &Worker, stream: TcpStream) -> Result<Peer, HandshakeFailure> {
+    // Without an identity nobody can be answered; the peer tries another endpoint.
+    let tls = worker
+        .shared
+        .tls
+        .load_full()
+        .ok_or(HandshakeFailure::Protocol)?;
+    let stream = TlsAcceptor::from(Arc::clone(&tls.server))
+        .accept(stream)
+        .await
+        .map_err(|error| tls::classify(&error))?;
+    let connection = stream.get_ref().1;
+    let id = tls::peer_id(connection)?;
+    let server_name = connection.server_name().map(Box::from);
+    let wire = match connection.alpn_protocol() {
+        Some(b"h2") => Wire::Http2,
+        Some(b"outrigger-tcp") => Wire::Tcp,
+        // Also without ALPN: what every TLS client can speak.
+        _ => Wire::Http1,
+    };
+    Ok(Peer {
+        stream: Stream::from(tokio_rustls::TlsStream::from(stream)),
+        id,
+        server_name,
+        wire,
+    })
+}
+
+async fn serve_peer(worker: Rc<Worker>, peer: Peer, address: SocketAddr) {
+    let Peer {
+        stream,
+        id,
+        server_name,
+        wire,
+    } = peer;
+    if wire == Wire::Tcp {
+        let serving = serve_bytes(worker, stream, id, server_name, address);
+        return Box::pin(serving).await;
+    }
+    let client = Client::new(&worker, address, Direction::Inbound, wire);
+    let handler = Rc::new(Inbound::new(client, Some(id), server_name));
+    if wire == Wire::Http2 {
+        Box::pin(http2::serve(stream, handler)).await;
+    } else {
+        Box::pin(http1::serve(stream, handler)).await;
+    }
+}
+
+async fn serve_plaintext(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
+    let mut stream = Stream::from(stream);
+    let detected = detect::detect(&mut stream).await;
+    let wire = match detected {
+        Detected::Silent => return,
+        Detected::Http1 | Detected::Stalled => Wire::Http1,
+        Detected::Http2 => Wire::Http2,
+    };
+    let client = Client::new(&worker, address, Direction::Inbound, wire);
+    let handler = Rc::new(Inbound::new(client, None, None));
+    match detected {
+        Detected::Http2 => Box::pin(http2::serve(stream, handler)).await,
+        Detected::Stalled => {
+            handler.refused(Reason::HeadTimeout);
+            // It may not be read any more.
+            let _ = stream.write_all(&detect::STALLED).await;
+        }
+        _ => Box::pin(http1::serve(stream, handler)).await,
+    }
+}
+
+/// Bytes for the application.
+async fn serve_bytes(
+    worker: Rc<Worker>,
+    mut stream: Stream,
+    id: SpiffeId,
+    server_name: Option<Box<str>>,
+    address: SocketAddr,
+) {
+    let _connection = Connection::open(&worker);
+    let metrics = &worker.shared.metrics;
+    let _open = metrics.connection(Direction::Inbound, Side::Downstream, Wire::Tcp);
+    let mut session = Session::begin(&worker, address, Direction::Inbound);
+    let snapshot = worker.shared.snapshot.load_full();
+    let name = server_name.as_deref().unwrap_or_default();
+    let Some(port) = snapshot.inbound.get(name) else {
+        session.end(Some(Reason::UnknownService));
+        return;
+    };
+    let kind = metrics.request(Direction::Inbound, &port.service, "", id.as_str());
+    session.set_metrics(&kind);
+    session.service = Arc::clone(&port.service);
+    session.peer = Some(id);
+    session.upstream = Some(port.application);
+    match application::connect(&worker, port).await {
+        Ok(mut application) => {
+            let _open = metrics.connection(Direction::Inbound, Side::Upstream, Wire::Tcp);
+            session
+                .copy(&mut stream, &mut application, port.stream_idle_timeout)
+                .await;
+        }
+        Err(reason) => {
+            session.end(Some(reason));
+            // Nothing was said yet: a plain close would be an answer.
+            stream.reset_on_close();
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Which service a request is for, and which of its rules it falls under.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use http::Method;
+use http::request::Parts;
+use http::uri::Authority;
+
+use crate::error::Reason;
+use crate::policy::matching::{self, RequestFacts};
+use crate::policy::{HostEntry, Protocol, Rule, Service, Snapshot};
+use crate::runtime::Worker;
+
+/// Where a request goes.
+pub(super) struct Route {
+    pub(super) service: Arc<Service>,
+    pub(super) rule: Arc<Rule>,
+}
+
+/// Why it goes nowhere.
+pub(super) struct Failed {
+    pub(super) reason: Reason,
+    pub(super) detail: String,
+}
+
+/// Finds a request's rule. A host met for the first time is asked of the control plane.
+pub(super) async fn find(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    head: &Parts,
+    authority: &Authority,
+) -> Result<Route, Failed> {
+    let name = lower_case(authority.as_str());
+    let entry = match snapshot.hosts.get(&*name) {
+        Some(entry) => entry.clone(),
+        None => look_up(worker, &name).await?,
+    };
+    let HostEntry::Service { service, port } = entry else {
+        return Err(Failed {
+            reason: Reason::NoRoute,
+            detail: format!("no service answers to the host {name:?}"),
+        });
+    };
+    let protocol = service
+        .ports
+        .iter()
+        .find(|each| each.port == port)
+        .map(|each| each.protocol);
+    if protocol == Some(Protocol::Tcp) && head.method != Method::CONNECT {
+        return Err(Failed {
+            reason: Reason::MethodNotSupported,
+            detail: format!(
+                "port {port} of {} takes bytes and no HTTP requests",
+                service.name
+            ),
+        });
+    }
+    let facts = RequestFacts {
+        host: authority.host(),
+        port,
+        path: head.uri.path(),
+        method: &head.method,
+        headers: &head.headers,
+    };
+    match matching::find(&service.rules, &facts) {
+        Some(rule) => Ok(Route {
+            rule: Arc::clone(rule),
+            service,
+        }),
+        None => Err(Failed {
+            reason: Reason::NoRoute,
+            detail: format!("no rule of {} matches the request", service.name),
+        }),
+    }
+}
+
+async fn look_up(worker: &Worker, name: &str) -> Result<HostEntry, Failed> {
+    let shared = &worker.shared;
+    if let Err(missing) = shared.ready()
+        && !shared.drain.is_draining()
+    {
+        return Err(Failed {
+            reason: Reason::NotReady,
+            detail: format!("the sidecar has {missing}"),
+        });
+    }
+    // Boxed: it is needed once for each host.
+    let answer = Box::pin(shared.lookups.host(shared, name)).await;
+    answer.ok_or_else(|| Failed {
+        reason: Reason::NotReady,
+        detail: format!("the control plane did not say in time what the host {name:?} means"),
+    })
+}
+
+fn lower_case(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
+    } else {
+        Cow::Borrowed(text)
+    }
+}

@@ -1,0 +1,305 @@
+//! Sends a request to an endpoint of its backend, and to another one where that is safe or the policy says so.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Request, Response, StatusCode, Version};
+
+use super::request;
+use super::retry::{self, Next, Retries};
+use super::route::Route;
+use crate::balance::{Endpoint, InFlight};
+use crate::error::Reason;
+use crate::http::body::Source;
+use crate::http::clock::{self, Deadline};
+use crate::http::exchange::{Exchange, ResponseBody};
+use crate::http::headers;
+use crate::http::interim::Interim;
+use crate::http::replay::{Replay, RequestBody};
+use crate::policy::{Backend, Protocol, Rule};
+use crate::pool::{self, Failure, Target};
+use crate::runtime::Worker;
+use crate::telemetry::Direction;
+
+/// A request on its way to a backend.
+pub(super) struct Call<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) rule: &'a Rule,
+    pub(super) backend: &'a Backend,
+    pub(super) head: Parts,
+    pub(super) authority: Authority,
+    pub(super) body: Replay,
+    /// `None`: the client cannot take interim responses.
+    interim: Option<&'a Arc<Interim>>,
+    grpc: bool,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn new(
+        worker: &'a Rc<Worker>,
+        route: &'a Route,
+        backend: &'a Backend,
+        head: Parts,
+        authority: Authority,
+        source: Source,
+        interim: &'a Arc<Interim>,
+    ) -> Call<'a> {
+        let length = headers::content_length(&head.headers);
+        Call {
+            worker,
+            rule: &route.rule,
+            backend,
+            body: Replay::new(source, retry::kept_bytes(&route.rule), length),
+            interim: (head.version != Version::HTTP_10).then_some(interim),
+            grpc: headers::is_grpc(&head.headers),
+            head,
+            authority,
+        }
+    }
+
+    /// The request clock: the policy's, or the caller's if that is shorter.
+    pub(super) fn request_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
+        let policy = self.rule.timeouts.request;
+        let caller = if self.grpc {
+            clock::grpc_timeout(&self.head.headers)
+        } else {
+            None
+        };
+        let after = match (policy, caller) {
+            (Some(policy), Some(caller)) => Some(policy.min(caller)),
+            (policy, caller) => policy.or(caller),
+        };
+        Deadline::after(exchange.started(), after, Reason::RequestTimeout)
+    }
+
+    /// Until the response's head must be there, over all tries.
+    pub(super) fn head_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
+        Deadline::earlier(
+            self.request_deadline(exchange),
+            Deadline::after(
+                exchange.started(),
+                self.rule.timeouts.response_headers,
+                Reason::ResponseHeadersTimeout,
+            ),
+        )
+    }
+
+    /// An endpoint for the next try.
+    pub(super) fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+        let mut rng = self.worker.rng.borrow_mut();
+        self.backend.endpoints.pick(&mut *rng, tried)
+    }
+
+    /// Whether there is an endpoint that was not tried.
+    pub(super) fn has_others(&self, tried: &[Arc<Endpoint>]) -> bool {
+        let endpoints = self.backend.endpoints.endpoints();
+        endpoints
+            .iter()
+            .any(|endpoint| !tried.iter().any(|other| other.is_same(endpoint)))
+    }
+
+    pub(super) fn describe(&self, reason: Reason) -> String {
+        let service = &self.backend.upstream.service;
+        let port = self.backend.port;
+        match reason {
+            Reason::NoEndpoints => {
+                format!("{service} port {port} has no endpoint that takes requests")
+            }
+            Reason::ConnectFailed => {
+                format!("no endpoint of {service} port {port} accepted a connection")
+            }
+            Reason::ConnectTimeout => format!("no connection to {service} port {port} in time"),
+            Reason::UpstreamUntrusted => {
+                format!(
+                    "the server reached as {service} port {port} did not prove that it may serve it"
+                )
+            }
+            Reason::UpstreamReset => format!("{service} broke the connection before it answered"),
+            Reason::RequestTimeout => format!("{service} did not answer within the request's time"),
+            Reason::PerTryTimeout => format!("{service} did not answer within the time of a try"),
+            Reason::ResponseHeadersTimeout => {
+                format!("{service} did not begin to answer within the response-headers time")
+            }
+            Reason::NotReady => "the sidecar has no identity yet".into(),
+            Reason::LoopDetected => {
+                format!("an endpoint of {service} is this sidecar's own outbound listener")
+            }
+            Reason::ClientGone => "the client went away".into(),
+            Reason::UpgradeFailed => format!("{service} did not complete the change of protocol"),
+            other => format!("{service}: {}", other.as_str()),
+        }
+    }
+}
+
+/// What an endpoint answered.
+struct Answer {
+    response: Response<Source>,
+    in_flight: InFlight,
+    /// Another sidecar sent it.
+    from_sidecar: bool,
+}
+
+/// Sends the request and answers the client.
+pub(super) async fn send(call: Call<'_>, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    exchange.set_request(call.body.clone());
+    let deadline = call.head_deadline(&exchange);
+    let trying = try_endpoints(&call, &mut exchange);
+    let answer = match Deadline::limit(deadline, trying).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(reason)) | Err(reason) => {
+            let detail = call.describe(reason);
+            return exchange.fail(reason, &detail);
+        }
+    };
+    call.body.seal();
+    let Answer {
+        mut response,
+        in_flight,
+        from_sidecar,
+    } = answer;
+    headers::clean_response(response.headers_mut(), from_sidecar);
+    if from_sidecar {
+        exchange.note_reason(response.headers());
+    }
+    let deadline = call.request_deadline(&exchange);
+    exchange.answer(
+        response,
+        Some(in_flight),
+        call.rule.timeouts.stream_idle,
+        deadline,
+    )
+}
+
+async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answer, Reason> {
+    let metrics = &call.backend.metrics;
+    let mut retries = Retries::new(call.worker, call.rule, metrics, &call.head.method);
+    let mut tried = Vec::new();
+    loop {
+        let Some(endpoint) = call.pick(&tried) else {
+            return Err(Reason::NoEndpoints);
+        };
+        if call.worker.is_own_outbound(endpoint.address) {
+            return Err(Reason::LoopDetected);
+        }
+        exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
+        let mut in_flight = endpoint.begin();
+        let per_try = call.rule.timeouts.per_try;
+        let limit = per_try.and_then(|per_try| {
+            Deadline::after(
+                tokio::time::Instant::now(),
+                Some(per_try),
+                Reason::PerTryTimeout,
+            )
+        });
+        let result = match Deadline::limit(limit, try_one(call, &endpoint)).await {
+            Ok(result) => result,
+            Err(reason) => Err(Failure {
+                reason,
+                unprocessed: false,
+                stale: false,
+            }),
+        };
+        let from_sidecar = endpoint.mtls;
+        let next = match &result {
+            Ok(response) => {
+                judge(response, &mut in_flight);
+                let unprocessed = from_sidecar && is_unprocessed(response);
+                if unprocessed || call.rule.retry.is_some() {
+                    tried.push(endpoint);
+                    let others = call.has_others(&tried);
+                    retries.after_response(response, unprocessed, &call.body, others)
+                } else {
+                    Next::Stop
+                }
+            }
+            Err(_) if call.body.is_broken() => return Err(Reason::ClientGone),
+            Err(failure) => {
+                in_flight.failed();
+                tried.push(endpoint);
+                let others = call.has_others(&tried);
+                retries.after_failure(*failure, &call.body, others)
+            }
+        };
+        match next {
+            Next::Again(pause) => {
+                // The response, if there was one, and its stream are given up before the pause.
+                drop((result, in_flight));
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+            }
+            Next::Stop => {
+                if let Some(why) = retries.refused {
+                    exchange.log_not_retried(why.as_str());
+                }
+                return match result {
+                    Ok(response) => Ok(Answer {
+                        response,
+                        in_flight,
+                        from_sidecar,
+                    }),
+                    Err(failure) => Err(failure.reason),
+                };
+            }
+        }
+    }
+}
+
+async fn try_one(call: &Call<'_>, endpoint: &Endpoint) -> Result<Response<Source>, Failure> {
+    let target = Target::endpoint(endpoint, call.backend);
+    let http2 = endpoint.mtls
+        || matches!(call.backend.protocol, Protocol::Http2 | Protocol::Grpc)
+        || call.grpc;
+    let body = call.body.body();
+    if http2 {
+        let request: Request<RequestBody> = request::http2(&call.head, &call.authority, body);
+        pool::send_http2(
+            call.worker,
+            Direction::Outbound,
+            target,
+            request,
+            call.interim,
+        )
+        .await
+    } else {
+        let request = request::http1(&call.head, &call.authority, body);
+        pool::send_http1(
+            call.worker,
+            Direction::Outbound,
+            target,
+            request,
+            call.interim,
+        )
+        .await
+    }
+}
+
+/// What the response says of the endpoint.
+fn judge(response: &Response<Source>, in_flight: &mut InFlight) {
+    match response.status() {
+        StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::GATEWAY_TIMEOUT => match retry::retry_after(response.headers()) {
+            Some(pause) => in_flight.failed_for(pause),
+            None => in_flight.failed(),
+        },
+        _ => in_flight.first_byte(),
+    }
+}
+
+/// Whether the peer's sidecar says that its application has not seen the request. Only a sidecar's word counts: it removes
+/// the header from what its application says.
+fn is_unprocessed(response: &Response<Source>) -> bool {
+    const UNPROCESSED: [Reason; 5] = [
+        Reason::ConnectFailed,
+        Reason::ConnectTimeout,
+        Reason::NotReady,
+        Reason::Draining,
+        Reason::UnknownService,
+    ];
+    let word = response.headers().get(headers::REASON);
+    word.is_some_and(|word| UNPROCESSED.iter().any(|reason| word == reason.as_str()))
+}

@@ -1,0 +1,71 @@
+//! `CONNECT`: a tunnel to a port of a service.
+
+use std::rc::Rc;
+
+use http::request::Parts;
+use http::{Response, StatusCode, Version};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+
+use super::route::Route;
+use crate::error::Reason;
+use crate::http::exchange::{Exchange, ResponseBody};
+use crate::policy::Backend;
+use crate::runtime::Worker;
+use crate::tcp::copy::{self, End};
+use crate::tcp::{Dialed, dial};
+
+/// Connects to the backend, answers 200 and copies bytes both ways from then on.
+pub(super) async fn open(
+    worker: &Rc<Worker>,
+    route: &Route,
+    backend: &Backend,
+    mut head: Parts,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let client_side = head.extensions.remove::<OnUpgrade>();
+    let (Some(client_side), true) = (client_side, head.version < Version::HTTP_2) else {
+        return exchange.fail(
+            Reason::MethodNotSupported,
+            "CONNECT is understood on HTTP/1.1 connections only",
+        );
+    };
+    let dialed = match dial(worker, backend).await {
+        Ok(dialed) => dialed,
+        Err(reason) => {
+            let detail = format!("no tunnel to {} port {}", route.service.name, backend.port);
+            return exchange.fail(reason, &detail);
+        }
+    };
+    let Dialed {
+        mut stream,
+        endpoint,
+        mut in_flight,
+        _open: open,
+    } = dialed;
+    exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
+    in_flight.first_byte();
+    exchange.upgraded(StatusCode::OK, Some(in_flight));
+    let idle = route.service.tcp_idle_timeout;
+    tokio::task::spawn_local(async move {
+        let Ok(client) = client_side.await else {
+            exchange.end_upgraded(0, 0, Some(Reason::ClientGone));
+            return;
+        };
+        let copied = copy::Bytes::default();
+        let mut client = TokioIo::new(client);
+        let end = copy::both_ways(&mut client, &mut stream, idle, &copied).await;
+        let reason = match end {
+            End::Closed => None,
+            End::Client => {
+                stream.reset_on_close();
+                Some(Reason::ClientGone)
+            }
+            End::Idle => Some(Reason::StreamIdleTimeout),
+            End::Server => Some(Reason::UpstreamTruncated),
+        };
+        exchange.end_upgraded(copied.up.get(), copied.down.get(), reason);
+        drop(open);
+    });
+    Response::new(ResponseBody::none())
+}

@@ -1,0 +1,127 @@
+//! Opens a connection: TCP, TLS, and the proof that the other side is who it should be.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{Failure, Peer, Target};
+use crate::error::Reason;
+use crate::identity::SpiffeId;
+use crate::listener::Stream;
+use crate::runtime::Worker;
+use crate::telemetry::Direction;
+use crate::tls::{self, HandshakeFailure, TlsState};
+
+/// What a connection between sidecars carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Alpn {
+    Http2,
+    Http1,
+    /// Bytes.
+    Tcp,
+}
+
+impl Alpn {
+    fn config(self, tls: &TlsState) -> &Arc<rustls::ClientConfig> {
+        match self {
+            Alpn::Http2 => &tls.client_h2,
+            Alpn::Http1 => &tls.client_http1,
+            Alpn::Tcp => &tls.client_tcp,
+        }
+    }
+
+    fn name(self) -> &'static [u8] {
+        match self {
+            Alpn::Http2 => b"h2",
+            Alpn::Http1 => b"http/1.1",
+            Alpn::Tcp => b"outrigger-tcp",
+        }
+    }
+}
+
+/// Connects within the target's connect time. Large: box it.
+pub(crate) async fn connect(
+    worker: &Worker,
+    target: Target<'_>,
+    alpn: Alpn,
+) -> Result<Stream, Failure> {
+    let connecting = establish(worker, target, alpn);
+    match tokio::time::timeout(target.connect_timeout, connecting).await {
+        Ok(result) => result.map_err(Failure::before),
+        Err(_) => Err(Failure::before(Reason::ConnectTimeout)),
+    }
+}
+
+async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Stream, Reason> {
+    let stream = TcpStream::connect(target.address)
+        .await
+        .map_err(|error| refused(&error))?;
+    // Fails only where the connection is gone already, which the first write finds out.
+    let _ = stream.set_nodelay(true);
+    let Some(peer) = target.peer else {
+        return Ok(Stream::from(stream));
+    };
+    let tls = worker.shared.tls.load_full().ok_or(Reason::NotReady)?;
+    let result = handshake(stream, peer, alpn, &tls).await;
+    let metrics = &worker.shared.metrics;
+    metrics.handshake(
+        Direction::Outbound,
+        result.as_ref().map(|_| ()).map_err(|failure| *failure),
+    );
+    result.map_err(|failure| {
+        tracing::debug!(address = %target.address, failure = failure.as_str(), "TLS handshake failed");
+        reason(failure)
+    })
+}
+
+/// What a failed handshake means for the request: nobody there who speaks TLS, or somebody who is not to be trusted.
+pub(super) fn reason(failure: HandshakeFailure) -> Reason {
+    match failure {
+        HandshakeFailure::Protocol => Reason::ConnectFailed,
+        _ => Reason::UpstreamUntrusted,
+    }
+}
+
+fn refused(error: &io::Error) -> Reason {
+    match error.kind() {
+        // The kernel gave up before our own clock did.
+        io::ErrorKind::TimedOut => Reason::ConnectTimeout,
+        _ => Reason::ConnectFailed,
+    }
+}
+
+async fn handshake(
+    stream: TcpStream,
+    peer: Peer<'_>,
+    alpn: Alpn,
+    tls: &TlsState,
+) -> Result<Stream, HandshakeFailure> {
+    let connector = TlsConnector::from(Arc::clone(alpn.config(tls)));
+    let stream = connector
+        .connect(peer.server_name.clone(), stream)
+        .await
+        .map_err(|error| tls::classify(&error))?;
+    let connection = stream.get_ref().1;
+    let id = tls::peer_id(connection)?;
+    if !is_allowed(&id, &peer) {
+        return Err(HandshakeFailure::WrongIdentity);
+    }
+    // A server that ignores ALPN is not a sidecar.
+    if connection.alpn_protocol() != Some(alpn.name()) {
+        return Err(HandshakeFailure::Protocol);
+    }
+    Ok(Stream::from(tokio_rustls::TlsStream::from(stream)))
+}
+
+/// The service says who may serve it; where an endpoint announced itself, it must also be the one that did.
+fn is_allowed(id: &SpiffeId, peer: &Peer<'_>) -> bool {
+    let of_service = |id| {
+        peer.upstream
+            .identities
+            .iter()
+            .any(|pattern| pattern.matches(id))
+    };
+    of_service(id) && peer.identity.is_none_or(|announced| announced == id)
+}

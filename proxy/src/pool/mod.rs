@@ -1,0 +1,254 @@
+//! Upstream connections of one worker, by where they lead.
+//!
+//! Nothing here is shared between threads, and no borrow of the pool lives across an await.
+
+mod connect;
+mod http1;
+mod http2;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+use tokio::time::Instant;
+
+use crate::balance::{Endpoint, Load};
+use crate::error::Reason;
+use crate::identity::SpiffeId;
+use crate::policy::{Backend, Upstream};
+
+pub(crate) use connect::{Alpn, connect};
+pub(crate) use http1::{Http1Lease, open_for_upgrade, send as send_http1};
+pub(crate) use http2::{Http2Lease, send as send_http2};
+
+/// How often idle connections are looked at.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An HTTP/1.1 connection that was idle for so long is not used again: below the 5 s after which uvicorn (vLLM, SGLang) and
+/// Node close theirs. A connection that the server closes while a request is on its way is an error that nobody can repair
+/// if the request is not idempotent.
+const HTTP1_IDLE: Duration = Duration::from_secs(4);
+
+/// An HTTP/2 connection without streams is closed after this time. Its peer is a sidecar that keeps it open, and making it
+/// anew costs a handshake; 90 s is what other clients' pools (Go, hyper-util) use.
+const HTTP2_IDLE: Duration = Duration::from_secs(90);
+
+/// A request that could not be sent, or got no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) reason: Reason,
+    /// The upstream has certainly not begun to process the request: any method may be sent again.
+    pub(crate) unprocessed: bool,
+    /// A connection that was used before broke without an answer: most likely it was closed in the same moment.
+    pub(crate) stale: bool,
+}
+
+impl Failure {
+    /// No connection.
+    pub(crate) fn before(reason: Reason) -> Failure {
+        Failure {
+            reason,
+            unprocessed: true,
+            stale: false,
+        }
+    }
+}
+
+/// Where a connection leads.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub(crate) address: SocketAddr,
+    pub(crate) connect_timeout: Duration,
+    /// `None`: plaintext.
+    pub(crate) peer: Option<Peer<'a>>,
+    /// The endpoint that it belongs to; `None` for the application.
+    pub(crate) load: Option<&'a Arc<Load>>,
+}
+
+/// A sidecar, and what it must prove.
+#[derive(Clone, Copy)]
+pub(crate) struct Peer<'a> {
+    pub(crate) server_name: &'a ServerName<'static>,
+    pub(crate) upstream: &'a Arc<Upstream>,
+    pub(crate) identity: Option<&'a SpiffeId>,
+}
+
+impl<'a> Target<'a> {
+    pub(crate) fn endpoint(endpoint: &'a Endpoint, backend: &'a Backend) -> Target<'a> {
+        Target::of(endpoint, &backend.upstream, &backend.server_name)
+    }
+
+    pub(crate) fn of(
+        endpoint: &'a Endpoint,
+        upstream: &'a Arc<Upstream>,
+        server_name: &'a ServerName<'static>,
+    ) -> Target<'a> {
+        Target {
+            address: endpoint.address,
+            connect_timeout: upstream.connect_timeout,
+            peer: endpoint.mtls.then_some(Peer {
+                server_name,
+                upstream,
+                identity: endpoint.identity.as_ref(),
+            }),
+            load: Some(&endpoint.load),
+        }
+    }
+
+    /// The application behind this sidecar.
+    pub(crate) fn application(address: SocketAddr, connect_timeout: Duration) -> Target<'a> {
+        Target {
+            address,
+            connect_timeout,
+            peer: None,
+            load: None,
+        }
+    }
+
+    fn detach(self) -> OwnedTarget {
+        OwnedTarget {
+            address: self.address,
+            connect_timeout: self.connect_timeout,
+            peer: self.peer.map(|peer| OwnedPeer {
+                server_name: peer.server_name.clone(),
+                upstream: Arc::clone(peer.upstream),
+                identity: peer.identity.cloned(),
+            }),
+        }
+    }
+}
+
+/// The same for a task of its own.
+struct OwnedTarget {
+    address: SocketAddr,
+    connect_timeout: Duration,
+    peer: Option<OwnedPeer>,
+}
+
+struct OwnedPeer {
+    server_name: ServerName<'static>,
+    upstream: Arc<Upstream>,
+    identity: Option<SpiffeId>,
+}
+
+impl OwnedTarget {
+    fn as_target(&self) -> Target<'_> {
+        Target {
+            address: self.address,
+            connect_timeout: self.connect_timeout,
+            peer: self.peer.as_ref().map(|peer| Peer {
+                server_name: &peer.server_name,
+                upstream: &peer.upstream,
+                identity: peer.identity.as_ref(),
+            }),
+            load: None,
+        }
+    }
+}
+
+/// All upstream connections of a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    places: RefCell<HashMap<SocketAddr, Vec<Rc<Place>>>>,
+}
+
+/// Connections to one address, for one name.
+#[derive(Debug)]
+struct Place {
+    server_name: Option<ServerName<'static>>,
+    /// Gone when neither the configuration nor a request names the endpoint any more. `None`: the application.
+    load: RefCell<Option<Weak<Load>>>,
+    http1: RefCell<http1::Idle>,
+    http2: RefCell<http2::Shared>,
+    used_at: Cell<Instant>,
+    /// No longer in the pool: what comes back is closed.
+    closed: Cell<bool>,
+}
+
+impl Pool {
+    /// The connections for a target.
+    fn place(&self, target: &Target<'_>) -> Rc<Place> {
+        let mut places = self.places.borrow_mut();
+        let at_address = places.entry(target.address).or_default();
+        let name = target.peer.map(|peer| peer.server_name);
+        let known = at_address
+            .iter()
+            .find(|place| place.server_name.as_ref() == name);
+        if let Some(place) = known {
+            if place.is_orphan() {
+                // Another endpoint has taken the address.
+                *place.load.borrow_mut() = target.load.map(Arc::downgrade);
+            }
+            return Rc::clone(place);
+        }
+        let place = Rc::new(Place {
+            server_name: name.cloned(),
+            load: RefCell::new(target.load.map(Arc::downgrade)),
+            http1: RefCell::default(),
+            http2: RefCell::default(),
+            used_at: Cell::new(Instant::now()),
+            closed: Cell::new(false),
+        });
+        at_address.push(Rc::clone(&place));
+        place
+    }
+
+    /// Closes what was idle for too long, and what leads to endpoints that are gone. Requests under way keep their
+    /// connections.
+    pub(crate) fn sweep(&self) {
+        let now = Instant::now();
+        let mut places = self.places.borrow_mut();
+        for at_address in places.values_mut() {
+            at_address.retain(|place| {
+                let stays = place.sweep(now);
+                if !stays {
+                    place.close();
+                }
+                stays
+            });
+        }
+        places.retain(|_, at_address| !at_address.is_empty());
+        if places.is_empty() {
+            places.shrink_to_fit();
+        }
+    }
+
+    /// Closes everything that is idle.
+    pub(crate) fn close_idle(&self) {
+        for place in self.places.borrow().values().flatten() {
+            place.http1.take();
+        }
+    }
+}
+
+impl Place {
+    /// Whether its endpoint is gone.
+    fn is_orphan(&self) -> bool {
+        let load = self.load.borrow();
+        load.as_ref().is_some_and(|load| load.strong_count() == 0)
+    }
+
+    /// Whether it stays in the pool.
+    fn sweep(&self, now: Instant) -> bool {
+        if self.is_orphan() {
+            return self.http2.borrow().is_connecting();
+        }
+        let mut http1 = self.http1.borrow_mut();
+        http1.sweep(now);
+        let mut http2 = self.http2.borrow_mut();
+        http2.sweep(now);
+        !http1.is_empty()
+            || !http2.is_empty()
+            || now.duration_since(self.used_at.get()) < HTTP2_IDLE
+    }
+
+    fn close(&self) {
+        self.closed.set(true);
+        self.http1.take();
+        self.http2.take();
+    }
+}

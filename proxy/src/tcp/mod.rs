@@ -1,0 +1,213 @@
+//! Opaque bytes: from the application to a service, without looking into them.
+
+pub(crate) mod copy;
+mod dial;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderMap, Method};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
+
+use crate::balance::InFlight;
+use crate::error::Reason;
+use crate::listener::{Connection, Stream, accept};
+use crate::policy::Rule;
+use crate::policy::matching::{self, RequestFacts};
+use crate::runtime::{TcpBinding, Worker};
+use crate::telemetry::access_log::Entry;
+use crate::telemetry::metrics::{RequestMetrics, Side, Wire};
+use crate::telemetry::{Direction, Outcome};
+
+pub(crate) use dial::{Dialed, dial};
+
+/// Accepts connections for one service until a drain begins.
+pub(crate) async fn listen(worker: Rc<Worker>, socket: TcpListener, binding: TcpBinding) {
+    accept(worker, socket, move |worker, stream, address| {
+        let worker = Rc::clone(worker);
+        let binding = binding.clone();
+        tokio::task::spawn_local(async move {
+            Box::pin(serve(worker, stream, address, binding)).await;
+        });
+    })
+    .await;
+}
+
+async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, binding: TcpBinding) {
+    let shared = &worker.shared;
+    let _connection = Connection::open(&worker);
+    let _open = shared
+        .metrics
+        .connection(Direction::Outbound, Side::Downstream, Wire::Tcp);
+    let mut session = Session::begin(&worker, address, Direction::Outbound);
+    let Some(service) = shared.lookups.service(shared, &binding.service).await else {
+        session.end(Some(Reason::NotReady));
+        return;
+    };
+    session.service = Arc::clone(&service.name);
+    let Some(rule) = rule(&service.rules, &binding) else {
+        session.end(Some(Reason::NoRoute));
+        return;
+    };
+    let backend = rule.choose(&mut *worker.rng.borrow_mut());
+    session.set_metrics(&backend.metrics);
+    session.route = Arc::clone(&rule.route);
+    match dial(&worker, backend).await {
+        Ok(dialed) => {
+            session.upstream = Some(dialed.endpoint.address);
+            session.in_flight = Some(dialed.in_flight);
+            let mut server = dialed.stream;
+            session
+                .copy(
+                    &mut Stream::from(stream),
+                    &mut server,
+                    service.tcp_idle_timeout,
+                )
+                .await;
+        }
+        Err(reason) => session.end(Some(reason)),
+    }
+}
+
+/// The rule for a port of a service: the first one that asks for nothing that only HTTP has.
+fn rule<'a>(rules: &'a [Arc<Rule>], binding: &TcpBinding) -> Option<&'a Arc<Rule>> {
+    let name = binding.service.rsplit('/').next().unwrap_or_default();
+    matching::find(
+        rules,
+        &RequestFacts {
+            host: name,
+            port: binding.port,
+            path: "/",
+            method: &Method::CONNECT,
+            headers: &HeaderMap::new(),
+        },
+    )
+}
+
+/// One connection, counted and logged at its end.
+pub(crate) struct Session<'a> {
+    worker: &'a Worker,
+    direction: Direction,
+    client: SocketAddr,
+    started: Instant,
+    metrics: Option<Arc<RequestMetrics>>,
+    pub(crate) service: Arc<str>,
+    pub(crate) route: Arc<str>,
+    pub(crate) upstream: Option<SocketAddr>,
+    pub(crate) peer: Option<crate::identity::SpiffeId>,
+    pub(crate) in_flight: Option<InFlight>,
+    bytes: copy::Bytes,
+    reason: Option<Reason>,
+    ended: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn begin(
+        worker: &'a Worker,
+        client: SocketAddr,
+        direction: Direction,
+    ) -> Session<'a> {
+        let nothing: Arc<str> = Arc::from("");
+        Session {
+            worker,
+            direction,
+            client,
+            started: Instant::now(),
+            metrics: None,
+            service: Arc::clone(&nothing),
+            route: nothing,
+            upstream: None,
+            peer: None,
+            in_flight: None,
+            bytes: copy::Bytes::default(),
+            reason: None,
+            ended: false,
+        }
+    }
+
+    pub(crate) fn set_metrics(&mut self, metrics: &Arc<RequestMetrics>) {
+        metrics.begin();
+        self.metrics = Some(Arc::clone(metrics));
+    }
+
+    pub(crate) fn end(&mut self, reason: Option<Reason>) {
+        self.reason = reason;
+        self.ended = true;
+    }
+
+    /// Copies until both sides are done.
+    pub(crate) async fn copy(
+        &mut self,
+        client: &mut Stream,
+        server: &mut Stream,
+        idle: Option<std::time::Duration>,
+    ) {
+        if let Some(in_flight) = &mut self.in_flight {
+            // There is no response to wait for; the connection is what the endpoint was asked for.
+            in_flight.first_byte();
+        }
+        let end = copy::both_ways(client, server, idle, &self.bytes).await;
+        self.end(match end {
+            copy::End::Closed => None,
+            copy::End::Idle => Some(Reason::StreamIdleTimeout),
+            copy::End::Client => {
+                // What the client did to us is done to the server: it must not look like a proper end.
+                server.reset_on_close();
+                Some(Reason::ClientGone)
+            }
+            copy::End::Server => {
+                client.reset_on_close();
+                Some(Reason::UpstreamTruncated)
+            }
+        });
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            // The worker ended before the connection did.
+            self.reason = Some(Reason::Draining);
+        }
+        let outcome = Outcome {
+            reason: self.reason,
+            duration: self.started.elapsed(),
+            request_bytes: self.bytes.up.get(),
+            response_bytes: self.bytes.down.get(),
+            ..Outcome::default()
+        };
+        match &self.metrics {
+            Some(metrics) => metrics.finish(&outcome),
+            None => {
+                let metrics = match self.direction {
+                    Direction::Outbound => &self.worker.unrouted,
+                    Direction::Inbound => &self.worker.unserved,
+                };
+                metrics.begin();
+                metrics.finish(&outcome);
+            }
+        }
+        let shared = &self.worker.shared;
+        let mode = shared.snapshot.load().mesh.access_log;
+        if shared.access_log.enabled(mode, &outcome) {
+            let now = SystemTime::now();
+            shared.access_log.record(Entry {
+                time: now.checked_sub(outcome.duration).unwrap_or(now),
+                direction: self.direction,
+                request: None,
+                protocol: "tcp",
+                outcome,
+                service: Arc::clone(&self.service),
+                route: Arc::clone(&self.route),
+                upstream: self.upstream,
+                peer: self.peer.clone(),
+                client: Some(self.client),
+                attempts: u32::from(self.upstream.is_some()),
+                not_retried: None,
+            });
+        }
+    }
+}
