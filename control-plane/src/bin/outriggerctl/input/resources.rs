@@ -1,6 +1,7 @@
 //! Files → resources, with the place of everything that is wrong with them.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
@@ -20,11 +21,32 @@ use crate::target::{self, Target};
 #[derive(Debug, Default)]
 pub struct Input {
     documents: Vec<Document>,
+    /// Where each resource is among the documents.
+    index: BTreeMap<ResourceKey, usize>,
     problems: Vec<SourceProblem>,
     files: usize,
 }
 
 impl Input {
+    /// Adds a resource, unless another file or document has it as well.
+    fn add(&mut self, document: Document) {
+        let key = document.resource.key();
+        let first = match self.index.entry(key.clone()) {
+            Entry::Vacant(free) => {
+                free.insert(self.documents.len());
+                return self.documents.push(document);
+            }
+            Entry::Occupied(taken) => &self.documents[*taken.get()],
+        };
+        let place = first.locate(Problem::new("metadata.name", ""));
+        let line = place
+            .location
+            .map_or_else(String::new, |location| format!(":{}", location.line));
+        let message = format!("{key} is also in {}{line}; give it once", place.source);
+        self.problems
+            .push(document.locate(Problem::new("metadata.name", message)));
+    }
+
     /// The names of the resources.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = ResourceKey> {
         self.documents
@@ -79,7 +101,10 @@ pub fn load(paths: &[PathBuf], io: &mut Io<'_>) -> Result<Input, Failure> {
     let mut input = Input::default();
     for source in files::read(paths, io)? {
         let parsed = model::parse(&source.name, &source.bytes);
-        input.documents.extend(parsed.documents);
+        parsed
+            .documents
+            .into_iter()
+            .for_each(|document| input.add(document));
         input.problems.extend(parsed.problems);
         input.files += 1;
     }

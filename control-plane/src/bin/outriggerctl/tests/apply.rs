@@ -126,6 +126,19 @@ fn all_problems_of_all_files_at_once() {
 }
 
 #[test]
+fn a_resource_that_is_given_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "a.yaml", fixtures::ROUTE);
+    write(
+        dir.path(),
+        "b.yaml",
+        &format!("{}---{}", fixtures::SERVICE, fixtures::ROUTE),
+    );
+    let ran = ctl(&["validate", "-f", dir.path().to_str().unwrap()]);
+    golden("validate-twice", &without_dir(ran, dir.path()).transcript());
+}
+
+#[test]
 fn the_control_planes_objections_get_their_place_too() {
     let fake = Fake::start(State::default());
     fake.state().problems = vec![Problem {
