@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -465,4 +465,47 @@ async fn a_port_in_use_is_named() {
             .starts_with(&format!("cannot listen on {address}: ")),
         "{error}"
     );
+}
+
+/// The names of all fields, as paths; `*` for names that are data.
+fn shape(value: &Value, path: &str, out: &mut BTreeSet<String>) {
+    const MAPS: [&str; 4] = ["hosts", "services", "inbound", "labels"];
+    match value {
+        Value::Object(fields) => {
+            let is_map = MAPS.iter().any(|map| path.ends_with(&format!(".{map}")));
+            for (name, value) in fields {
+                let path = format!("{path}.{}", if is_map { "*" } else { name });
+                shape(value, &path, out);
+                out.insert(path);
+            }
+        }
+        Value::Array(values) => values
+            .iter()
+            .for_each(|value| shape(value, &format!("{path}[]"), out)),
+        _ => {}
+    }
+}
+
+/// What operators read shows the fields that there are.
+#[tokio::test]
+async fn the_documented_json_has_the_fields_of_the_real_one() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/admin.md"))
+            .unwrap();
+    let served = serve_snapshot(snapshot()).await;
+    for path in ["/config", "/endpoints"] {
+        let (_, section) = page.split_once(&format!("\n## `{path}`\n")).unwrap();
+        let (_, block) = section.split_once("```json\n").unwrap();
+        let documented: Value = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
+        let real: Value = serde_json::from_str(&get(served.admin, path).await.1).unwrap();
+        let [documented, real] = [documented, real].map(|value| {
+            let mut names = BTreeSet::new();
+            shape(&value, "", &mut names);
+            // There is no identity in this test.
+            names.retain(|name| !name.starts_with(".identity."));
+            names
+        });
+        assert!(real.len() > 10);
+        assert_eq!(documented, real, "{path}");
+    }
 }

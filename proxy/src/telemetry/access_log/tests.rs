@@ -97,6 +97,27 @@ fn as_text() {
     );
 }
 
+/// What operators read lists the fields that there are, in their order.
+#[test]
+fn the_documented_fields_are_the_ones_there_are() {
+    let page = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../examples/access-log.md"
+    ))
+    .unwrap();
+    let (_, table) = page.split_once("\n## Fields\n").unwrap();
+    let documented: Vec<&str> = table
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .collect();
+    let line = lines(LogFormat::Text, [entry()]).remove(0);
+    let written: Vec<&str> = line
+        .split(' ')
+        .map(|field| field.split('=').next().unwrap())
+        .collect();
+    assert_eq!(documented, written);
+}
+
 #[test]
 fn what_does_not_apply_is_left_out() {
     let tcp = Entry {

@@ -10,7 +10,7 @@ mod histogram;
 mod process;
 mod request;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,8 +27,8 @@ use connection::{Connections, Handshakes};
 pub(crate) use request::Totals;
 use request::{Labels, Latency};
 
-/// Most different peers that are told apart; later ones are `other`. Prometheus' own advice is to stay below some hundreds of
-/// values for a label; a thousand callers of one service are more than a person looks at.
+/// Most different callers that are told apart; later ones are `other`. Prometheus' own advice is to stay below some hundreds of
+/// values for a label; a thousand callers of one sidecar are more than a person looks at.
 pub const MAX_PEERS: usize = 1000;
 
 /// Most combinations of direction, service, route and peer; later ones are `other` throughout. About 10 MB of figures.
@@ -53,7 +53,8 @@ pub struct Metrics {
 struct Kinds {
     by_labels: HashMap<Labels, Arc<RequestMetrics>>,
     latencies: HashMap<(Direction, Arc<str>, Arc<str>), Arc<Latency>>,
-    peers: std::collections::HashSet<Arc<str>>,
+    /// Callers, on inbound.
+    peers: HashSet<Arc<str>>,
 }
 
 impl Metrics {
@@ -135,7 +136,11 @@ impl Kinds {
             direction,
             service: service.into(),
             route: route.into(),
-            peer: self.bounded_peer(peer),
+            peer: match direction {
+                Direction::Inbound => self.bounded_peer(peer),
+                // A service of the configuration, which is bounded.
+                Direction::Outbound => peer.into(),
+            },
         };
         if self.by_labels.len() >= MAX_KINDS && !self.by_labels.contains_key(&labels) {
             let other: Arc<str> = OTHER.into();

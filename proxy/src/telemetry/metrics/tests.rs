@@ -216,6 +216,12 @@ fn peers_beyond_the_bound_are_one() {
         "no peer is no new peer"
     );
     assert!(metrics.all_requests().len() <= MAX_PEERS + 3);
+    let backend = metrics.request(Direction::Outbound, "default/chat", "", "default/late");
+    assert_eq!(
+        &**backend.peer(),
+        "default/late",
+        "backends come from the configuration"
+    );
 }
 
 #[test]
