@@ -57,6 +57,16 @@ pub(super) struct Loaded {
 impl Disk {
     /// Opens the file, makes it if need be, and reads all resources.
     pub(super) fn open(path: &Path) -> Result<Loaded, OpenError> {
+        // Where its list of free pages is damaged redb panics before one can ask it for a check.
+        std::panic::catch_unwind(|| Self::open_unguarded(path)).unwrap_or_else(|_| {
+            Err(OpenError::Damaged {
+                path: path.to_owned(),
+                reason: "its structure is broken".to_owned(),
+            })
+        })
+    }
+
+    fn open_unguarded(path: &Path) -> Result<Loaded, OpenError> {
         let database = create(path)?;
         let disk = Self { database };
         let revision = disk.check_format(path)?;
@@ -284,7 +294,7 @@ fn create(path: &Path) -> Result<Database, OpenError> {
     let result = Database::builder()
         .set_cache_size(CACHE_BYTES)
         .create_file(file);
-    let database = result.map_err(|error| match error {
+    let mut database = result.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(path.to_owned()),
         // redb says so where the file does not begin with its magic number.
         DatabaseError::Storage(StorageError::Io(error))
@@ -298,6 +308,7 @@ fn create(path: &Path) -> Result<Database, OpenError> {
             reason: error.to_string(),
         },
     })?;
+    check_integrity(&mut database, path)?;
     if !existed {
         // The new file's name is durable only with its directory.
         if let Some(parent) = path
@@ -310,6 +321,23 @@ fn create(path: &Path) -> Result<Database, OpenError> {
         }
     }
     Ok(database)
+}
+
+/// redb trusts what it reads, and dies of it where a disk or a person has changed the file. All of it is read now in any
+/// case, so its checksums cost little.
+fn check_integrity(database: &mut Database, path: &Path) -> Result<(), OpenError> {
+    match database.check_integrity() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let path = path.display();
+            tracing::warn!(%path, "the store's file was damaged and has been repaired; the last writes may be lost");
+            Ok(())
+        }
+        Err(error) => Err(OpenError::Damaged {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        }),
+    }
 }
 
 /// Tokens' hashes are in the file: others shall not read it.

@@ -98,6 +98,32 @@ fn a_damaged_file_is_refused_and_nothing_panics() {
     }
 }
 
+/// Wherever a byte is wrong: the file can be used, or is refused.
+#[test]
+fn no_wrong_byte_makes_a_panic() {
+    let (directory, store) = store();
+    for index in 0..20 {
+        apply(&store, service(&format!("s{index}"), 80));
+    }
+    drop(store);
+    let path = directory.path().join("store.redb");
+    let good = fs::read(&path).unwrap();
+    let used: Vec<usize> = (0..good.len())
+        .filter(|position| good[*position] != 0)
+        .collect();
+    for position in used.iter().step_by(used.len() / 60) {
+        let mut bad = good.clone();
+        bad[*position] ^= 0x55;
+        fs::write(&path, &bad).unwrap();
+        match RedbStore::open(&path, TRUST_DOMAIN) {
+            Ok(store) => {
+                apply(&store, service("s0", 81));
+            }
+            Err(error) => assert!(!matches!(error, OpenError::InUse(_)), "{error}"),
+        }
+    }
+}
+
 #[test]
 fn values_and_files_of_newer_versions_are_refused() {
     let directory = tempfile::tempdir().unwrap();
