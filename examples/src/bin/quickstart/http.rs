@@ -1,6 +1,8 @@
 //! A client as an application has one: HTTP/1.1, one connection that is kept, and token streams.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -44,6 +46,7 @@ pub struct Client {
     address: SocketAddr,
     host: String,
     headers: Vec<(&'static str, &'static str)>,
+    responses: Arc<AtomicU64>,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -54,6 +57,7 @@ impl Client {
             address,
             host: host.to_owned(),
             headers: Vec::new(),
+            responses: Arc::default(),
             connection: None,
         }
     }
@@ -62,6 +66,13 @@ impl Client {
     #[must_use]
     pub fn with_header(mut self, name: &'static str, value: &'static str) -> Self {
         self.headers.push((name, value));
+        self
+    }
+
+    /// Counts every response that this client gets.
+    #[must_use]
+    pub fn counting(mut self, responses: &Arc<AtomicU64>) -> Self {
+        self.responses = Arc::clone(responses);
         self
     }
 
@@ -154,7 +165,9 @@ impl Client {
             .insert(connection)
             .send_request(request)
             .await;
-        response.with_context(|| format!("no response from {}", self.address))
+        let response = response.with_context(|| format!("no response from {}", self.address))?;
+        self.responses.fetch_add(1, Ordering::Relaxed);
+        Ok(response)
     }
 
     async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {

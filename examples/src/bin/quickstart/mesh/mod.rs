@@ -6,6 +6,7 @@ mod layout;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -42,6 +43,8 @@ pub struct Mesh {
     pub caller: Sidecar,
     /// The model that requests ask for.
     pub model: String,
+    /// Responses that the caller's sidecar has given to our clients.
+    pub responses: Arc<AtomicU64>,
     /// Real model servers stand behind the sidecars.
     pub real: bool,
     binaries: Binaries,
@@ -73,6 +76,7 @@ impl Mesh {
             },
             children: Arc::clone(children),
             model: model(&backends).await?,
+            responses: Arc::default(),
             real: !backends.is_empty(),
             binaries: binaries.clone(),
             directory: directory.to_owned(),
@@ -269,7 +273,7 @@ impl Mesh {
 
     /// An application's client: its base URL is the caller's sidecar, and the host names the service.
     pub fn client(&self) -> Client {
-        Client::new(self.caller.outbound, HOST)
+        Client::new(self.caller.outbound, HOST).counting(&self.responses)
     }
 
     /// Requests that each replica's sidecar has let in so far.
