@@ -9,6 +9,7 @@ use std::time::Duration;
 use outrigger_proto::api::v1::{
     ControlPlaneStatus, GetStatusRequest, ListSidecarsRequest, Sidecar, SidecarSync,
 };
+use tokio::time::Instant;
 
 use crate::app::Io;
 use crate::cli::{Global, StatusArgs, Summary};
@@ -16,7 +17,8 @@ use crate::failure::Failure;
 use crate::output::document::Document;
 use crate::session::{Session, call};
 
-/// How often `--wait` looks. Sidecars acknowledge within milliseconds; a person does not notice this.
+/// How often `--wait` looks. What was applied just before is compiled and on its way within some 5 ms, but not at once: so
+/// all must be in sync twice in a row.
 const POLL: Duration = Duration::from_millis(100);
 
 /// What there is to show.
@@ -29,17 +31,9 @@ pub struct Report {
 
 pub async fn run(args: &StatusArgs, global: &Global, io: &mut Io<'_>) -> Result<(), Failure> {
     let session = Session::open(global, io).await?;
-    let deadline = args.wait.map(|wait| tokio::time::Instant::now() + wait);
-    let report = loop {
-        let report = report(&session).await?;
-        match deadline {
-            Some(deadline)
-                if lagging(&report).next().is_some() && tokio::time::Instant::now() < deadline =>
-            {
-                tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + POLL)).await;
-            }
-            _ => break report,
-        }
+    let report = match args.wait {
+        None => report(&session).await?,
+        Some(wait) => settled(&session, wait).await?,
     };
     match args.output {
         Summary::Table | Summary::Wide => {
@@ -61,6 +55,21 @@ pub async fn run(args: &StatusArgs, global: &Global, io: &mut Io<'_>) -> Result<
             waiting_for.join(", ")
         ))),
         _ => Ok(()),
+    }
+}
+
+/// The state once all connected sidecars are in sync and stay so, or when the time is up.
+async fn settled(session: &Session, wait: Duration) -> Result<Report, Failure> {
+    let deadline = Instant::now() + wait;
+    let mut settled_at = None;
+    loop {
+        let report = report(session).await?;
+        let settled = lagging(&report).next().is_none();
+        if settled && settled_at == Some(report.config_version) || Instant::now() >= deadline {
+            return Ok(report);
+        }
+        settled_at = settled.then_some(report.config_version);
+        tokio::time::sleep_until(deadline.min(Instant::now() + POLL)).await;
     }
 }
 
