@@ -21,7 +21,7 @@ use outrigger_proto::dataplane::v1::resource::Body;
 pub use run::Run;
 pub use service::CompiledService;
 pub use shared::Shared;
-pub use state::{Compiled, ServiceState};
+pub use state::{Changed, Compiled, ServiceState};
 
 use crate::discovery::Registry;
 use crate::model::{Kind, MeshSpec, Resource, ResourceKey, RouteSpec};
@@ -62,6 +62,7 @@ impl Compiler {
         let mesh = Arc::new(MeshSpec::default());
         let current = Compiled {
             version,
+            changed: Default::default(),
             mesh: Arc::new(compile_mesh(trust_domain, &mesh)),
             services: Default::default(),
             hosts: Default::default(),
@@ -129,24 +130,25 @@ impl Compiler {
     /// Compiles what changed. None: nothing that any sidecar could see.
     pub fn compile(&mut self) -> Option<Compiled> {
         let dirty = std::mem::take(&mut self.dirty);
-        let mut changed = false;
+        let mut changed = Changed::default();
         if dirty.mesh {
             let mesh = compile_mesh(&self.trust_domain, &self.mesh);
             if mesh.version != self.current.mesh.version {
                 self.current.mesh = Arc::new(mesh);
-                changed = true;
+                changed.mesh = true;
             }
         }
         for name in &dirty.services {
-            changed |= self.compile_service(name);
+            self.compile_service(name, &mut changed);
         }
         for name in dirty.endpoints.difference(&dirty.services) {
-            changed |= self.compile_endpoints(name);
+            self.compile_endpoints(name, &mut changed);
         }
-        if !changed {
+        if !changed.mesh && changed.services.is_empty() {
             return None;
         }
         self.current.version += 1;
+        self.current.changed = Arc::new(changed);
         Some(self.current.clone())
     }
 
@@ -212,19 +214,20 @@ impl Compiler {
         }
     }
 
-    /// Returns whether sidecars can see a difference.
-    fn compile_service(&mut self, name: &Arc<str>) -> bool {
+    fn compile_service(&mut self, name: &Arc<str>, changed: &mut Changed) {
         let old = self.current.services.get(name).cloned();
         let Some(resource) = self.services.get(name) else {
-            let Some(old) = old else { return false };
+            let Some(old) = old else { return };
             if !old.spec.hosts.is_empty() {
                 Arc::make_mut(&mut self.current.hosts).remove(name, &old.spec.hosts);
             }
             self.current.services.remove(name);
-            return true;
+            changed.services.push(name.clone());
+            changed.hosts = true;
+            return;
         };
         let Some(spec) = resource.as_service() else {
-            return false;
+            return;
         };
         let routes = |index: &Index| -> Vec<Arc<Resource>> {
             let names = index.get(name);
@@ -255,13 +258,16 @@ impl Compiler {
                 && old.spec.hosts == spec.hosts
         };
         if old.as_ref().is_some_and(same) {
-            return false;
+            return;
         }
+        let same_ports = |old: &ServiceState| old.spec.ports == spec.ports;
+        changed.hosts |= !old.as_ref().is_some_and(same_ports);
         let old_hosts = old.as_ref().map_or(&[][..], |old| &old.spec.hosts);
         if old_hosts != spec.hosts {
             let hosts = Arc::make_mut(&mut self.current.hosts);
             hosts.remove(name, old_hosts);
             hosts.add(name, resource.metadata.creation_timestamp, &spec.hosts);
+            changed.hosts = true;
         }
         let state = ServiceState {
             compiled,
@@ -270,18 +276,18 @@ impl Compiler {
             spec: Arc::new(spec.clone()),
         };
         self.current.services.insert(name.clone(), state);
-        true
+        changed.services.push(name.clone());
     }
 
-    fn compile_endpoints(&mut self, name: &Arc<str>) -> bool {
+    fn compile_endpoints(&mut self, name: &Arc<str>, changed: &mut Changed) {
         let Some(old) = self.current.services.get(name) else {
-            return false;
+            return;
         };
         let candidates = self.registry.candidates(name);
         let (endpoints, endpoint_count) =
             endpoints::compile(name, &old.spec, &old.compiled, &candidates);
         if endpoints.version == old.endpoints.version {
-            return false;
+            return;
         }
         let state = ServiceState {
             endpoints: Arc::new(endpoints),
@@ -289,7 +295,7 @@ impl Compiler {
             ..old.clone()
         };
         self.current.services.insert(name.clone(), state);
-        true
+        changed.services.push(name.clone());
     }
 }
 

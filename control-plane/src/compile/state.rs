@@ -15,9 +15,21 @@ use crate::model::ServiceSpec;
 pub struct Compiled {
     /// Grows with every change, across restarts too.
     pub version: u64,
+    /// What is different from the version before this one.
+    pub changed: Arc<Changed>,
     pub mesh: Arc<Shared>,
     pub(super) services: Shards<ServiceState>,
     pub(super) hosts: Arc<Hosts>,
+}
+
+/// What is different between a version and the one before it: lets a stream see at a glance that nothing of it is its.
+#[derive(Debug, Default)]
+pub struct Changed {
+    pub mesh: bool,
+    /// Hosts may mean something else now.
+    pub hosts: bool,
+    /// Services that changed, with their endpoints, `<namespace>/<name>`.
+    pub services: Vec<Arc<str>>,
 }
 
 /// A service and its endpoints.

@@ -1,11 +1,11 @@
 //! What one sidecar wants and what it holds; the difference is what it is sent.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use outrigger_proto::dataplane::v1::Host;
 
-use crate::compile::{Compiled, Shared};
+use crate::compile::{Changed, Compiled, ServiceState, Shared};
 
 /// A delta is cut off after so many bytes, and the rest follows when it is acknowledged: gRPC clients take messages of
 /// 4 MiB by default.
@@ -22,6 +22,8 @@ pub(super) struct Holdings {
     held: HashMap<Arc<str>, Held>,
     /// Host resources made last time; most are the same the next time.
     hosts: HashMap<Arc<str>, (Host, Arc<Shared>)>,
+    /// Services that what was wanted last depends on, whether they exist or not.
+    services: HashSet<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,7 @@ impl Holdings {
             subscribed: held.keys().cloned().collect(),
             held,
             hosts: HashMap::new(),
+            services: HashSet::new(),
         }
     }
 
@@ -90,6 +93,17 @@ impl Holdings {
     /// The names that are subscribed to.
     pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.subscribed.iter()
+    }
+
+    /// Whether a change can make a difference to what is wanted, as of the last [`Holdings::difference`].
+    pub fn is_concerned(&self, changed: &Changed) -> bool {
+        let has_hosts = || self.subscribed.iter().any(|name| name.starts_with("host/"));
+        changed.mesh
+            || changed
+                .services
+                .iter()
+                .any(|name| self.services.contains(name))
+            || (changed.hosts && has_hosts())
     }
 
     /// What the sidecar lacks of `state`, and notes it as sent. None: nothing.
@@ -129,6 +143,8 @@ impl Holdings {
     /// All that the sidecar should hold, with what it brings along. None: subscribed to, and does not exist.
     fn wanted(&mut self, state: &Compiled, workload: &Arc<Shared>) -> Wanted {
         let mut wanted = Wanted::new();
+        let services = &mut self.services;
+        services.clear();
         let mesh = &state.mesh;
         wanted.insert((Order::Mesh, mesh.name.clone()), Some(mesh.clone()));
         wanted.insert(
@@ -146,7 +162,7 @@ impl Holdings {
                             continue;
                         }
                     };
-                    add_service(&mut wanted, state, &host.service, true);
+                    add_service(&mut wanted, services, state, &host.service);
                     let resource = match cached {
                         Some((same, resource)) if *same == host => resource.clone(),
                         _ => {
@@ -158,11 +174,12 @@ impl Holdings {
                     wanted.insert((Order::Host, name.clone()), Some(resource));
                 }
                 Some(("service", service)) => {
-                    if !add_service(&mut wanted, state, service, true) {
+                    if !add_service(&mut wanted, services, state, service) {
                         wanted.insert((Order::Service, name.clone()), None);
                     }
                 }
                 Some(("endpoints", service)) => {
+                    services.insert(service.into());
                     let endpoints = state.service(service).map(|it| it.endpoints.clone());
                     wanted.insert((Order::Endpoints, name.clone()), endpoints);
                 }
@@ -174,27 +191,35 @@ impl Holdings {
     }
 }
 
-/// A service with its endpoints, and those that its rules name. They do not bring others in turn: a request goes through
-/// the rules of one service.
-fn add_service(wanted: &mut Wanted, state: &Compiled, name: &str, with_backends: bool) -> bool {
+/// Adds a service with its endpoints, and those that its rules name. These do not bring others in turn: a request goes
+/// through the rules of one service. False: there is no such service.
+fn add_service(
+    wanted: &mut Wanted,
+    services: &mut HashSet<Arc<str>>,
+    state: &Compiled,
+    name: &str,
+) -> bool {
+    services.insert(name.into());
     let Some(service) = state.service(name) else {
         return false;
     };
-    let (resource, endpoints) = (&service.compiled.resource, &service.endpoints);
-    wanted.insert(
-        (Order::Service, resource.name.clone()),
-        Some(resource.clone()),
-    );
-    wanted.insert(
-        (Order::Endpoints, endpoints.name.clone()),
-        Some(endpoints.clone()),
-    );
-    if with_backends {
-        for backend in &service.compiled.backends {
-            add_service(wanted, state, backend, false);
+    add(wanted, service);
+    for backend in &service.compiled.backends {
+        services.insert(backend.clone());
+        if let Some(backend) = state.service(backend) {
+            add(wanted, backend);
         }
     }
     true
+}
+
+fn add(wanted: &mut Wanted, service: &ServiceState) {
+    for (order, resource) in [
+        (Order::Service, &service.compiled.resource),
+        (Order::Endpoints, &service.endpoints),
+    ] {
+        wanted.insert((order, resource.name.clone()), Some(resource.clone()));
+    }
 }
 
 impl Difference {

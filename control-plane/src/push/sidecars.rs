@@ -123,10 +123,9 @@ impl Sidecars {
             replaced: Some(sender),
             disconnected: None,
         };
-        if let Some(old) = inner.records.insert(instance.clone(), record) {
-            if let Some(old) = old.replaced {
-                old.send_replace(true);
-            }
+        let old = inner.records.insert(instance.clone(), record);
+        if let Some(old) = old.and_then(|old| old.replaced) {
+            old.send_replace(true);
         }
         Ticket {
             instance,

@@ -91,6 +91,8 @@ async fn open(
         workload: None,
         nonces: 0,
         waiting: false,
+        dirty: true,
+        seen: 0,
     })
 }
 
@@ -105,6 +107,10 @@ struct Stream {
     nonces: u64,
     /// A delta was sent and not answered. Further ones wait and become one.
     waiting: bool,
+    /// Something may have to be sent.
+    dirty: bool,
+    /// Version of the configuration that was looked at last.
+    seen: u64,
 }
 
 impl Stream {
@@ -127,7 +133,9 @@ impl Stream {
         send(responses, welcome).await?;
         loop {
             let now = state.borrow_and_update().clone();
-            if !self.waiting {
+            self.look_at(&now);
+            if self.dirty && !self.waiting {
+                self.dirty = false;
                 self.push(&now, responses).await?;
             }
             tokio::select! {
@@ -157,6 +165,18 @@ impl Stream {
         }
     }
 
+    /// Notes whether a new version concerns this sidecar.
+    fn look_at(&mut self, state: &Compiled) {
+        if state.version == self.seen {
+            return;
+        }
+        let serves = |name: &Arc<str>| self.announced.iter().any(|it| it.service == *name);
+        self.dirty |= state.version != self.seen + 1
+            || self.holdings.is_concerned(&state.changed)
+            || state.changed.services.iter().any(serves);
+        self.seen = state.version;
+    }
+
     /// Takes one message. None: the sidecar does not read any more.
     async fn take(
         &mut self,
@@ -184,6 +204,7 @@ impl Stream {
                 match hello::announced(&announce, &self.sidecar, state) {
                     Ok((announced, refusals)) => {
                         self.announced.clone_from(&announced);
+                        self.dirty = true;
                         self.context
                             .registry
                             .announce(&self.sidecar.instance, announced);
@@ -206,6 +227,7 @@ impl Stream {
         hello::check_names(subscribe.names.iter())?;
         self.holdings.unsubscribe(&subscribe.unsubscribe);
         self.holdings.subscribe(subscribe.names);
+        self.dirty = true;
         if self.holdings.subscriptions() > hello::MAX_NAMES {
             return Err(format!(
                 "at most {} names can be subscribed to",
@@ -230,6 +252,8 @@ impl Stream {
         });
         let Some(Some(took)) = took else { return };
         self.waiting = false;
+        // What came meanwhile, and what was cut off.
+        self.dirty = true;
         let metrics = &self.context.metrics;
         metrics.push.observe(took.as_secs_f64());
         if refusals.is_empty() {
