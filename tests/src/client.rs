@@ -194,9 +194,22 @@ pub async fn try_request(
     head: http::request::Builder,
     body: Body,
 ) -> Result<Answer, Error> {
+    try_request_within(PATIENCE, to, head, body).await
+}
+
+/// As [`try_request`], for a stream that takes longer.
+///
+/// # Errors
+/// Where the connection is refused, or it or the response breaks.
+pub async fn try_request_within(
+    limit: Duration,
+    to: SocketAddr,
+    head: http::request::Builder,
+    body: Body,
+) -> Result<Answer, Error> {
     let request = head.body(body)?;
     let what = format!("{} {} at {to}", request.method(), request.uri());
-    within(&what, PATIENCE, async {
+    within(&what, limit, async {
         let mut connection = Connection::http1(to).await?;
         Ok(Answer::read(connection.send(request).await?).await?)
     })

@@ -140,7 +140,14 @@ pub(super) async fn answer(
                 .insert("content-length", HeaderValue::from_static("1000"));
             response
         }
-        "trailers" => Response::new(with_trailers()),
+        "trailers" => {
+            let mut response = Response::new(with_trailers());
+            // HTTP/1.1 libraries send only trailers that were announced.
+            response
+                .headers_mut()
+                .insert("trailer", HeaderValue::from_static("x-checksum"));
+            response
+        }
         _ => echo(&state, request).await?,
     };
     let name = HeaderValue::from_str(&state.name).map_err(|_| Broken)?;

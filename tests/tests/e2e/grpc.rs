@@ -80,6 +80,12 @@ async fn all_kinds_of_calls() {
         );
 
         let metrics = server.metrics().await;
+        let gone = [("direction", "inbound"), ("reason", "client-gone")];
+        assert_eq!(
+            metrics.sum("outrigger_requests_total", &gone),
+            0.0,
+            "{protocol}: the end was not seen"
+        );
         assert!(
             metrics.sum(
                 "outrigger_requests_total",

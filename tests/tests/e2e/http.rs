@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
 use outrigger_tests::client::{self, Connection, empty, full, raw};
 use outrigger_tests::upstream::{Listener, read_head, scripted};
 use outrigger_tests::{ControlPlane, Sidecar};
@@ -110,19 +111,28 @@ async fn bodies_and_their_absence() {
 async fn trailers_pass_both_ways() {
     let mesh = Mesh::start("").await;
     let mut connection = Connection::http2(mesh.caller.outbound()).await.unwrap();
-    let answer = connection.get("chat", "/trailers").await.unwrap();
+    let mut request = connection.request("GET", "chat", "/trailers", empty());
+    request
+        .headers_mut()
+        .insert("te", "trailers".parse().unwrap());
+    let answer = client::Answer::read(connection.send(request).await.unwrap())
+        .await
+        .unwrap();
     assert_eq!(answer.text(), "with trailers\n");
     assert_eq!(answer.trailers.unwrap()["x-checksum"], "abc");
 
     let mut trailers = http::HeaderMap::new();
     trailers.insert("x-sum", "12".parse().unwrap());
-    let body = full("data")
-        .with_trailers(std::future::ready(Some(Ok(trailers))))
-        .boxed_unsync();
+    // Without a length: HTTP/1.1 has trailers after chunks only.
+    let frames = [
+        Ok::<_, client::Error>(Frame::data("data".into())),
+        Ok(Frame::trailers(trailers)),
+    ];
+    let body = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
     let mut request = connection.request("POST", "chat", "/", body);
     request
         .headers_mut()
-        .insert("te", "trailers".parse().unwrap());
+        .insert("trailer", "x-sum".parse().unwrap());
     let answer = client::Answer::read(connection.send(request).await.unwrap())
         .await
         .unwrap();
@@ -132,6 +142,15 @@ async fn trailers_pass_both_ways() {
         "{}",
         answer.text()
     );
+    for (sidecar, direction) in [(&mesh.caller, "outbound"), (&mesh.server, "inbound")] {
+        let labels = [("direction", direction), ("reason", "client-gone")];
+        let metrics = sidecar.metrics().await;
+        assert_eq!(
+            metrics.sum("outrigger_requests_total", &labels),
+            0.0,
+            "{direction}: the end was not seen"
+        );
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use outrigger_tests::load::Load;
 use outrigger_tests::upstream::Http;
-use outrigger_tests::{ControlPlane, Sidecar, eventually};
+use outrigger_tests::{ControlPlane, Sidecar, client, eventually};
 
 use crate::mesh::service;
 
@@ -17,12 +17,14 @@ async fn renewals_close_no_connection_and_fail_no_request() {
     let caller = Sidecar::caller(&control_plane).await;
     caller.reaches("chat").await;
 
-    let (to, host) = (caller.outbound(), "chat");
     // Longer than the lifetime of the certificate with which its connection was made.
-    let stream =
-        tokio::spawn(
-            async move { outrigger_tests::client::get(to, host, "/sse?n=52&ms=500").await },
-        );
+    let to = caller.outbound();
+    let stream = tokio::spawn(async move {
+        let head = http::Request::builder()
+            .uri("/sse?n=52&ms=500")
+            .header("host", "chat");
+        client::try_request_within(Duration::from_secs(60), to, head, client::empty()).await
+    });
     let load = Load::start(caller.outbound(), "chat", 4);
     for sidecar in [&server, &caller] {
         eventually("two renewals", Duration::from_secs(60), async || {
@@ -43,7 +45,7 @@ async fn renewals_close_no_connection_and_fail_no_request() {
     second.reaches("chat").await;
     load.runs(50).await;
     load.stop().await.assert_no_failure();
-    let answer = stream.await.unwrap();
+    let answer = stream.await.unwrap().unwrap();
     assert!(
         answer.text().ends_with("data: [DONE]\n\n"),
         "a renewal cut a stream"

@@ -238,12 +238,9 @@ async fn both_directions_flow_at_the_same_time() {
             }
         }
         drop(sender);
-        assert!(
-            within("the end", Duration::from_secs(5), body.frame())
-                .await
-                .is_none(),
-            "{version:?}"
-        );
+        // HTTP/2 may end a stream with an empty piece.
+        let rest = within("the end", Duration::from_secs(5), body.collect()).await;
+        assert!(rest.unwrap().to_bytes().is_empty(), "{version:?}");
     }
 }
 

@@ -70,6 +70,7 @@ async fn messages_pass_both_ways() {
     )
     .await;
     assert!(matches!(end, Some(Ok(Message::Close(_))) | None), "{end:?}");
+    drop(socket);
     eventually(
         "no request is in flight any more",
         Duration::from_secs(5),
