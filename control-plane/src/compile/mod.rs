@@ -354,3 +354,6 @@ fn backends(route: &Resource) -> BTreeSet<Arc<str>> {
     };
     route.as_route().map(qualified).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

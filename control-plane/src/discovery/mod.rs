@@ -59,3 +59,6 @@ impl Candidate {
             .map_or("", String::as_str)
     }
 }
+
+#[cfg(test)]
+mod tests;
