@@ -11,6 +11,8 @@ const CYAN: &str = "36";
 
 /// Columns of a line of streamed text.
 const WIDTH: usize = 88;
+/// A line without blanks is broken so much later.
+const MARGIN: usize = 12;
 /// Widest bar of a chart.
 const BAR: u64 = 40;
 
@@ -91,20 +93,20 @@ impl Terminal {
         }
     }
 
-    /// Text that comes in pieces, wrapped.
+    /// Text that comes in pieces, printed at once, and wrapped where a piece begins with a blank.
     pub fn stream(&mut self, text: &str) {
-        for word in text.split_inclusive([' ', '\n']) {
-            if self.column == 0 || self.column + word.trim_end().len() > WIDTH {
+        for (index, line) in text.split('\n').enumerate() {
+            let full = self.column + line.len() > WIDTH && line.starts_with(' ')
+                || self.column > WIDTH + MARGIN;
+            if self.column == 0 || index > 0 || full {
                 let margin = self.paint(DIM, "│");
-                print(&format!(
-                    "{}   {margin} ",
-                    if self.column == 0 { "" } else { "\n" }
-                ));
-                self.column = 1;
+                let end = if self.column == 0 { "" } else { "\n" };
+                print(&format!("{end}   {margin} {}", line.trim_start()));
+                self.column = 1 + line.trim_start().len();
+            } else {
+                print(line);
+                self.column += line.len();
             }
-            let word = word.trim_end_matches('\n');
-            print(word);
-            self.column += word.len();
         }
     }
 

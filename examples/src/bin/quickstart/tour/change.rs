@@ -14,6 +14,8 @@ use crate::terminal::Terminal;
 const CHANGES: usize = 5;
 /// Goal for the time from the start of `outriggerctl apply` to its effect, in ms.
 const GOAL_MS: f64 = 100.0;
+/// Between a response and the next request, so that asking does not take the processor from what is measured.
+const PAUSE: Duration = Duration::from_millis(1);
 /// Goes on for so long after the acknowledgment, to see that every later response obeys.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -111,6 +113,7 @@ async fn measure(
             let refused = mesh.real && answer.header("x-outrigger-reason") == "no-endpoints";
             failed += usize::from(!answer.status.is_success() && !refused);
             seen.push((Instant::now(), obeys(&answer)));
+            tokio::time::sleep(PAUSE).await;
         }
         anyhow::Ok((seen, failed))
     };

@@ -51,8 +51,8 @@ pub async fn show(mesh: &Mesh, terminal: &mut Terminal) -> anyhow::Result<()> {
     let seen: Vec<&str> = peers.iter().map(String::as_str).collect();
     terminal.claim(
         callers.len() == 1 && servers == mesh.replicas.len() && seen == [caller],
-        "the replicas' sidecars know every request's sender by its certificate",
-        &format!("peer in their metrics: {}", seen.join(", ")),
+        "the replicas count requests by the sender's certificate",
+        &format!("peer={}", seen.join(", ")),
     );
 
     let replica = mesh.replicas.first().context("there is a replica")?;
