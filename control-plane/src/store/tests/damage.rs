@@ -90,7 +90,7 @@ fn a_damaged_file_is_refused_and_nothing_panics() {
         .windows(8)
         .position(|window| window == b"s7.model")
         .unwrap();
-    let mut bad = good.clone();
+    let mut bad = good;
     bad[position] = 0xff;
     fs::write(&path, &bad).unwrap();
     if let Err(error) = RedbStore::open(&path, TRUST_DOMAIN) {
