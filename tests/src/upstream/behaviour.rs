@@ -117,7 +117,11 @@ pub(super) async fn answer(
                 .body(full("flaky\n"))
                 .map_err(|_| Broken)?
         }
-        "reset" if state.fails(&query) => return Err(Broken),
+        "reset" if state.fails(&query) => {
+            // Read whole: a request that was not sent whole may be sent again whatever its method.
+            let _ = request.into_body().collect().await;
+            return Err(Broken);
+        }
         "slow" => {
             tokio::time::sleep(query.pause("ms")).await;
             echo(&state, request).await?
