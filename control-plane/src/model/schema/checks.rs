@@ -234,7 +234,7 @@ fn regex_error(text: &str, error: &regex::Error) -> String {
     match error {
         regex::Error::CompiledTooBig(_) => {
             format!(
-                "the regular expression {} gets too big; make its repetitions smaller",
+                "the regular expression {} gets too big; make its repetitions smaller, or write [0-9A-Za-z_] for \\w, which has all letters of Unicode",
                 quote(text)
             )
         }
