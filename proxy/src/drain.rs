@@ -138,10 +138,8 @@ impl Drain {
     /// Waits until nothing is under way.
     pub async fn idle(&self) {
         loop {
+            // Made before the look: it hears of a last guard that goes in between.
             let notified = self.inner.idle.notified();
-            tokio::pin!(notified);
-            // Registered before the look: the last guard may go in between.
-            notified.as_mut().enable();
             if self.under_way() == 0 {
                 return;
             }

@@ -97,6 +97,8 @@ async fn begun_by_hand_and_finished_by_the_program() {
         "the program has to drive it on"
     );
     assert_eq!(drain.run(SECOND).await, Drained::Idle);
+    drain.start();
+    assert_eq!(drain.phase(), Phase::Closing, "never back");
 }
 
 #[test]

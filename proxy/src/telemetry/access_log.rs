@@ -122,6 +122,10 @@ impl AccessLog {
     }
 
     /// Waits until everything recorded so far is written, `patience` at most. For the end of the process; blocks.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the process ends; workers have ended before"
+    )]
     pub fn flush(&self, patience: Duration) -> bool {
         let (done, written) = sync_channel(1);
         let deadline = std::time::Instant::now() + patience;

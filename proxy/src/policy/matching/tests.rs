@@ -166,6 +166,7 @@ fn hosts() {
         ("*.models", "a.b.MODELS", true),
         ("*.models", "models", false),
         ("*.models", ".models", false),
+        ("*.models", ".chat.models", false),
         ("*.models", "chatmodels", false),
         ("*.models", "chat.models.evil", false),
     ] {

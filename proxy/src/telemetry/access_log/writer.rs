@@ -53,6 +53,10 @@ struct Writer {
 }
 
 impl Writer {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this thread is not a worker: it does nothing else"
+    )]
     fn run(mut self, entries: Receiver<Message>) {
         while let Ok(first) = entries.recv() {
             let mut next = Ok(first);
