@@ -32,6 +32,9 @@ use crate::{model, tls};
 /// How long a stop waits for calls under way.
 const STOP: Duration = Duration::from_secs(5);
 
+/// A CA that has less time left is warned of at each start.
+const EXPIRES_SOON: Duration = Duration::from_secs(60 * 24 * 3600);
+
 /// A running control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
@@ -175,15 +178,18 @@ impl ControlPlane {
         })
     }
 
-    /// Waits until a server ends, which it does by an error only.
-    ///
-    /// # Errors
-    /// That of the server.
+    /// Waits until a part ends by itself, which no part should: half a control plane would look alive and push nothing.
     pub async fn failed(&mut self) -> anyhow::Error {
-        match self.servers.join_next().await {
-            Some(Ok(Err(error))) => error,
-            Some(Err(error)) => error.into(),
-            Some(Ok(Ok(()))) | None => anyhow::anyhow!("a server ended by itself"),
+        tokio::select! {
+            ended = self.servers.join_next() => match ended {
+                Some(Ok(Err(error))) => error,
+                Some(Err(error)) => error.into(),
+                Some(Ok(Ok(()))) | None => anyhow::anyhow!("a server ended by itself"),
+            },
+            ended = self.helpers.join_next() => match ended {
+                Some(Err(error)) => error.into(),
+                Some(Ok(())) | None => anyhow::anyhow!("a part of the control plane ended by itself"),
+            },
         }
     }
 
@@ -223,6 +229,13 @@ fn open_ca(config: &Config) -> anyhow::Result<Ca> {
         config.trust_domain.as_deref(),
         config.certificate_lifetime,
     )?;
+    if ca.expires_at() < SystemTime::now() + EXPIRES_SOON {
+        let at = jiff::Timestamp::try_from(ca.expires_at()).map(|at| at.to_string());
+        tracing::warn!(
+            at = at.unwrap_or_default(),
+            "the CA's certificate ends soon; nothing it signed is valid after that"
+        );
+    }
     tracing::info!(
         fingerprint = ca.fingerprint(),
         trust_domain = ca.trust_domain(),

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use tracing_subscriber::EnvFilter;
 
 use crate::ca::init::{CaMode, Source};
+use crate::ca::spiffe::check_trust_domain;
 use crate::model;
 
 /// Outrigger's control plane: resources, identities and configuration for the sidecars of a mesh.
@@ -18,7 +20,7 @@ pub struct Config {
     pub data_dir: PathBuf,
 
     /// Trust domain of the mesh [default: that of the CA; at the first start outrigger.local].
-    #[arg(long, env = "OUTRIGGER_TRUST_DOMAIN", value_name = "NAME")]
+    #[arg(long, env = "OUTRIGGER_TRUST_DOMAIN", value_name = "NAME", value_parser = trust_domain)]
     pub trust_domain: Option<String>,
 
     /// Where sidecars connect.
@@ -92,7 +94,7 @@ pub struct Config {
         long,
         env = "OUTRIGGER_LOG_LEVEL",
         value_name = "LEVEL",
-        default_value = "info"
+        default_value = "info", value_parser = log_level
     )]
     pub log_level: String,
 
@@ -134,6 +136,18 @@ impl Config {
     }
 }
 
+fn trust_domain(text: &str) -> Result<String, String> {
+    check_trust_domain(text)
+        .map(|()| text.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+fn log_level(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     text.parse::<model::Duration>()
         .map(Duration::from)
@@ -158,3 +172,6 @@ fn lease(text: &str) -> Result<Duration, String> {
     let (least, most) = (Duration::from_millis(500), Duration::from_secs(300));
     within(text, least, most, "500ms to 300s")
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,8 +30,7 @@ fn main() -> ExitCode {
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&config.log_level)
-        .map_err(|error| anyhow::anyhow!("--log-level {:?}: {error}", config.log_level))?;
+    let filter = EnvFilter::try_new(&config.log_level)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -94,3 +94,6 @@ impl wire::telemetry_service_server::TelemetryService for Telemetry {
         Ok(Response::new(wire::ReportResponse {}))
     }
 }
+
+#[cfg(test)]
+mod tests;

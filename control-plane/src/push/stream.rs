@@ -133,10 +133,12 @@ impl Stream {
         send(responses, welcome).await?;
         loop {
             let now = state.borrow_and_update().clone();
-            self.look_at(&now);
-            if self.dirty && !self.waiting {
+            let news = self.look_at(&now);
+            if !self.waiting && self.dirty {
                 self.dirty = false;
                 self.push(&now, responses).await?;
+            } else if !self.waiting && news {
+                self.update(|record| record.up_to_date(now.version));
             }
             tokio::select! {
                 request = requests.message() => match request {
@@ -165,16 +167,17 @@ impl Stream {
         }
     }
 
-    /// Notes whether a new version concerns this sidecar.
-    fn look_at(&mut self, state: &Compiled) {
+    /// Notes whether a new version concerns this sidecar. Returns whether it is a new one.
+    fn look_at(&mut self, state: &Compiled) -> bool {
         if state.version == self.seen {
-            return;
+            return false;
         }
         let serves = |name: &Arc<str>| self.announced.iter().any(|it| it.service == *name);
         self.dirty |= state.version != self.seen + 1
             || self.holdings.is_concerned(&state.changed)
             || state.changed.services.iter().any(serves);
         self.seen = state.version;
+        true
     }
 
     /// Takes one message. None: the sidecar does not read any more.
@@ -273,6 +276,7 @@ impl Stream {
     async fn push(&mut self, state: &Compiled, responses: &Responses) -> Option<()> {
         let workload = self.workload(state);
         let Some(difference) = self.holdings.difference(state, &workload) else {
+            self.update(|record| record.up_to_date(state.version));
             return Some(());
         };
         self.nonces += 1;

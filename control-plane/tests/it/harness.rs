@@ -1,13 +1,13 @@
 //! A control plane with a directory of its own, and clients for it.
 
-use std::collections::HashMap;
+mod sidecar;
+mod tls;
+
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
-use hyper_util::rt::TokioIo;
 use outrigger_control_plane::app::ControlPlane;
 use outrigger_control_plane::ca::token::JoinToken;
 use outrigger_control_plane::client::{Client, ConnectOptions, Context};
@@ -15,18 +15,14 @@ use outrigger_control_plane::config::Config;
 use outrigger_proto::api::v1 as api;
 use outrigger_proto::dataplane::v1 as wire;
 use outrigger_proto::identity::v1 as identity;
-use rcgen::{CertificateParams, KeyPair};
-use rustls::RootCertStore;
-use rustls::client::WebPkiServerVerifier;
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
-use tokio::net::TcpStream;
+use rcgen::KeyPair;
 use tokio::sync::mpsc;
-use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tonic::Status;
+use tonic::transport::Channel;
 
+pub use sidecar::{Sidecar, count, endpoints};
+pub use tls::{Credentials, request};
 pub use wire::discover_request::Message as Up;
 pub use wire::discover_response::Message as Down;
 
@@ -114,8 +110,8 @@ impl Mesh {
         address: SocketAddr,
         credentials: Option<&Credentials>,
     ) -> Result<Channel, tonic::transport::Error> {
-        let tls = client_tls(&self.context(), credentials);
-        connect(address, tls).await
+        let config = tls::client_config(&self.context(), credentials);
+        tls::connect(address, config).await
     }
 
     pub async fn apply(&self, yaml: &str) -> Vec<api::ApplyResult> {
@@ -200,11 +196,7 @@ impl Mesh {
         let (up, requests) = mpsc::channel(64);
         let mut client = wire::dataplane_service_client::DataplaneServiceClient::new(channel);
         let down = client.discover(ReceiverStream::new(requests)).await?;
-        Ok(Sidecar {
-            up,
-            down: down.into_inner(),
-            held: HashMap::new(),
-        })
+        Ok(Sidecar::new(up, down.into_inner()))
     }
 }
 
@@ -243,281 +235,6 @@ fn to_resource(value: &serde_json::Value) -> api::Resource {
     use outrigger_control_plane::model;
     let resource: model::Resource = serde_json::from_value(value.clone()).unwrap();
     convert::to_message(&resource, None)
-}
-
-/// A key and its certificate.
-pub struct Credentials {
-    pub key: PrivatePkcs8KeyDer<'static>,
-    pub chain: Vec<CertificateDer<'static>>,
-    pub response: identity::IssueCertificateResponse,
-}
-
-impl Credentials {
-    pub fn new(key: KeyPair, response: identity::IssueCertificateResponse) -> Credentials {
-        let chain = response.certificate_chain_der.iter();
-        Credentials {
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()),
-            chain: chain.map(|der| der.clone().into()).collect(),
-            response,
-        }
-    }
-}
-
-pub fn request(key: &KeyPair, token: Option<&str>) -> identity::IssueCertificateRequest {
-    let csr = CertificateParams::default().serialize_request(key).unwrap();
-    identity::IssueCertificateRequest {
-        csr_der: csr.der().to_vec(),
-        attestation: token.map(|token| {
-            identity::issue_certificate_request::Attestation::JoinToken(token.to_owned())
-        }),
-        lifetime_seconds: 0,
-    }
-}
-
-pub fn client_tls(context: &Context, credentials: Option<&Credentials>) -> rustls::ClientConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_slice(context.ca_certificate.as_bytes()).unwrap();
-    roots.add(root).unwrap();
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_webpki_verifier(verifier.build().unwrap());
-    let mut config = match credentials {
-        None => builder.with_no_client_auth(),
-        Some(credentials) => {
-            let key = PrivateKeyDer::from(credentials.key.clone_key());
-            let chain = credentials.chain.clone();
-            builder.with_client_auth_cert(chain, key).unwrap()
-        }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    config
-}
-
-pub async fn connect(
-    address: SocketAddr,
-    tls: rustls::ClientConfig,
-) -> Result<Channel, tonic::transport::Error> {
-    let connector = TlsConnector::from(Arc::new(tls));
-    let dial = move |_: http::Uri| {
-        let connector = connector.clone();
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            // A DNS name of the control plane's certificate.
-            let name = ServerName::try_from("control-plane.outrigger.local").unwrap();
-            let stream = connector.connect(name, stream).await?;
-            Ok::<_, std::io::Error>(TokioIo::new(stream))
-        }
-    };
-    Endpoint::from_static("http://control-plane")
-        .connect_with_connector(tower_dial::Dial(dial))
-        .await
-}
-
-mod tower_dial {
-    use std::future::Future;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    /// A connector from a function.
-    pub struct Dial<F>(pub F);
-
-    impl<F, R, T, E> tower_service::Service<http::Uri> for Dial<F>
-    where
-        F: FnMut(http::Uri) -> R,
-        R: Future<Output = Result<T, E>> + Send + 'static,
-    {
-        type Response = T;
-        type Error = E;
-        type Future = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), E>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, uri: http::Uri) -> Self::Future {
-            Box::pin((self.0)(uri))
-        }
-    }
-}
-
-/// The sidecar's end of a stream.
-pub struct Sidecar {
-    up: mpsc::Sender<wire::DiscoverRequest>,
-    down: Streaming<wire::DiscoverResponse>,
-    /// What it holds after all acknowledged deltas.
-    pub held: HashMap<String, wire::Resource>,
-}
-
-impl Sidecar {
-    pub async fn send(&self, message: Up) {
-        let message = Some(message);
-        self.up
-            .send(wire::DiscoverRequest { message })
-            .await
-            .unwrap();
-    }
-
-    pub async fn subscribe(&self, names: &[&str]) {
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        let unsubscribe = Vec::new();
-        self.send(Up::Subscribe(wire::Subscribe { names, unsubscribe }))
-            .await;
-    }
-
-    pub async fn unsubscribe(&self, names: &[&str]) {
-        let unsubscribe = names.iter().map(|name| (*name).to_owned()).collect();
-        let names = Vec::new();
-        self.send(Up::Subscribe(wire::Subscribe { names, unsubscribe }))
-            .await;
-    }
-
-    pub async fn ack(&self, nonce: &str) {
-        let nonce = nonce.to_owned();
-        self.send(Up::Ack(wire::Ack { nonce })).await;
-    }
-
-    pub async fn beat(&self) {
-        self.send(Up::Heartbeat(wire::Heartbeat {})).await;
-    }
-
-    /// Announces endpoints (service, port, state) and returns the refusals.
-    pub async fn announce(
-        &mut self,
-        endpoints: &[(&str, u32, wire::EndpointState)],
-    ) -> Vec<wire::Refusal> {
-        let endpoints = endpoints
-            .iter()
-            .map(|(service, port, state)| wire::AnnouncedEndpoint {
-                service: (*service).to_owned(),
-                port: *port,
-                weight: 0,
-                state: (*state).into(),
-            });
-        self.send(Up::Announce(wire::Announce {
-            endpoints: endpoints.collect(),
-        }))
-        .await;
-        loop {
-            match self.next().await {
-                Down::AnnounceResult(result) => return result.refusals,
-                Down::Delta(delta) => self.take(delta).await,
-                other => panic!("unexpected: {other:?}"),
-            }
-        }
-    }
-
-    pub async fn message(&mut self) -> Result<Down, Status> {
-        let message = tokio::time::timeout(PATIENCE, self.down.message()).await;
-        let message = message.map_err(|_| Status::deadline_exceeded("nothing came"))??;
-        Ok(message
-            .ok_or_else(|| Status::cancelled("closed"))?
-            .message
-            .unwrap())
-    }
-
-    pub async fn next(&mut self) -> Down {
-        self.message().await.unwrap()
-    }
-
-    /// The next delta, neither acknowledged nor applied.
-    pub async fn delta(&mut self) -> wire::Delta {
-        match self.next().await {
-            Down::Delta(delta) => delta,
-            other => panic!("not a delta: {other:?}"),
-        }
-    }
-
-    /// Applies and acknowledges.
-    pub async fn take(&mut self, delta: wire::Delta) {
-        for resource in delta.resources {
-            self.held.insert(resource.name.clone(), resource);
-        }
-        for name in delta.removed {
-            self.held.remove(&name);
-        }
-        self.ack(&delta.nonce).await;
-    }
-
-    /// Applies deltas until what is held is as wanted.
-    pub async fn until(
-        &mut self,
-        what: &str,
-        wanted: impl Fn(&HashMap<String, wire::Resource>) -> bool,
-    ) {
-        let reached = tokio::time::timeout(PATIENCE, async {
-            while !wanted(&self.held) {
-                match self.down.message().await.unwrap().unwrap().message.unwrap() {
-                    Down::Delta(delta) => self.take(delta).await,
-                    Down::AnnounceResult(_) => {}
-                    other => panic!("unexpected: {other:?}"),
-                }
-            }
-        })
-        .await;
-        assert!(
-            reached.is_ok(),
-            "{what}: not reached; held: {:#?}",
-            self.held
-        );
-    }
-
-    /// Waits a little and fails if something comes.
-    pub async fn quiet(&mut self) {
-        let message = tokio::time::timeout(QUIET, self.down.message()).await;
-        assert!(message.is_err(), "something came: {message:?}");
-    }
-
-    /// The status that ends the stream; what comes before it is dropped.
-    pub async fn end(&mut self) -> Status {
-        loop {
-            match self.message().await {
-                Ok(_) => {}
-                Err(status) if status.code() == Code::DeadlineExceeded => panic!("it does not end"),
-                Err(status) => return status,
-            }
-        }
-    }
-
-    pub fn endpoints(&self, service: &str) -> Option<Vec<wire::Endpoint>> {
-        endpoints(&self.held, service)
-    }
-
-    pub fn service(&self, service: &str) -> Option<wire::Service> {
-        match self.held.get(&format!("service/{service}"))?.body.clone()? {
-            wire::resource::Body::Service(service) => Some(service),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Versions by name, as in Hello.
-    pub fn versions(&self) -> HashMap<String, u64> {
-        self.held
-            .iter()
-            .map(|(name, it)| (name.clone(), it.version))
-            .collect()
-    }
-}
-
-pub fn endpoints(
-    held: &HashMap<String, wire::Resource>,
-    service: &str,
-) -> Option<Vec<wire::Endpoint>> {
-    match held.get(&format!("endpoints/{service}"))?.body.clone()? {
-        wire::resource::Body::Endpoints(endpoints) => Some(endpoints.endpoints),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Waits for a number of endpoints.
-pub fn count(
-    service: &'static str,
-    wanted: usize,
-) -> impl Fn(&HashMap<String, wire::Resource>) -> bool {
-    move |held| endpoints(held, service).is_some_and(|endpoints| endpoints.len() == wanted)
 }
 
 pub fn caller(instance: &str) -> wire::Hello {

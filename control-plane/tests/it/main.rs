@@ -6,6 +6,8 @@ mod harness;
 mod identity;
 mod lease;
 mod management;
+mod scale;
+mod sidecar;
 mod stream;
 mod tokens;
 mod transport;
