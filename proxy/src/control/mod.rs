@@ -39,7 +39,7 @@ use crate::tls;
 
 pub use lookup::LookupQueue;
 use retry::{Complaints, Pauses};
-use session::Session;
+use session::{Ended, Session};
 use state::State;
 
 /// A stream that lasted so long was a good one: the next failure starts with short pauses again.
@@ -93,7 +93,7 @@ pub async fn run(
     shared: Arc<Shared>,
     settings: Settings,
     id: SpiffeId,
-    mut identity: IdentityReceiver,
+    mut receiver: IdentityReceiver,
     mut queue: LookupQueue,
 ) {
     let serve: Vec<Serve> = settings.served.iter().map(|it| it.serve.clone()).collect();
@@ -118,7 +118,7 @@ pub async fn run(
     let mut pauses = Pauses::default();
     let mut complaints = Complaints::default();
     loop {
-        let waiting = wait_for_identity(&mut identity);
+        let waiting = wait_for_identity(&mut receiver);
         let Some(identity) = meanwhile(&mut state, &mut queue, waiting).await else {
             // Nobody will make one: the program is about to end.
             return std::future::pending().await;
@@ -131,6 +131,7 @@ pub async fn run(
                     queue: &mut queue,
                     settings: &settings,
                     ready: ready.clone(),
+                    identity: receiver.clone(),
                 };
                 let begun = Instant::now();
                 let metrics = &shared.metrics;
@@ -140,15 +141,18 @@ pub async fn run(
                         complaints.clear();
                     })
                     .await;
-                metrics.control_plane_connected(false);
                 if begun.elapsed() >= STABLE {
                     pauses.reset();
+                }
+                if matches!(ended, Ended::Renewed) {
+                    continue;
                 }
                 state.save().await;
                 ended.to_string()
             }
             Err(error) => error,
         };
+        shared.metrics.control_plane_connected(false);
         if shared.drain.is_draining() {
             // There is nobody to tell.
             shared.drain.announced();

@@ -19,6 +19,7 @@ use wire::discover_response::Message as Down;
 use super::channel::{Connection, MAX_MESSAGE};
 use super::state::State;
 use super::{LookupQueue, Settings};
+use crate::identity::keeper::IdentityReceiver;
 use crate::telemetry::report;
 
 /// The control plane's first answer has to be there within this time.
@@ -47,6 +48,10 @@ pub(super) enum Ended {
     Closed,
     #[error("the control plane does not read")]
     Stuck,
+    /// The control plane ends a stream together with the certificate that it was opened with: better now, between two
+    /// messages, than then.
+    #[error("the certificate was renewed")]
+    Renewed,
 }
 
 /// What a stream works on.
@@ -56,6 +61,8 @@ pub(super) struct Session<'a> {
     pub settings: &'a Settings,
     /// One for each application.
     pub ready: watch::Receiver<Vec<bool>>,
+    /// The one in use has been seen.
+    pub identity: IdentityReceiver,
 }
 
 impl Session<'_> {
@@ -134,6 +141,7 @@ impl Session<'_> {
                 }
                 // The loop begins with the announcement.
                 Ok(()) = self.ready.changed() => Ok(()),
+                Ok(()) = self.identity.changed() => return Ended::Renewed,
                 () = &mut draining, if !drain.is_draining() => Ok(()),
                 _ = heartbeats.tick() => link.send(Up::Heartbeat(wire::Heartbeat {})),
                 _ = sweeps.tick() => {
@@ -249,7 +257,7 @@ impl Link {
             .map(|refusal| (refusal.name, refusal.reason))
             .collect();
         for (service, reason) in refused.difference(&self.refused) {
-            warn!("the control plane does not let this sidecar serve {service}: {reason}");
+            warn!("{service} is not offered to callers at this sidecar: {reason}");
         }
         self.refused = refused;
     }

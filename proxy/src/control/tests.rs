@@ -23,7 +23,7 @@ use crate::shared::Shared;
 struct Side {
     shared: Arc<Shared>,
     task: tokio::task::JoinHandle<()>,
-    _identity: watch::Sender<Option<Arc<Identity>>>,
+    identity: watch::Sender<Option<Arc<Identity>>>,
 }
 
 impl Drop for Side {
@@ -74,7 +74,7 @@ fn start(fake: &Fake, settings: Settings) -> Side {
     Side {
         shared,
         task,
-        _identity: sender,
+        identity: sender,
     }
 }
 

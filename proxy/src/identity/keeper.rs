@@ -229,12 +229,14 @@ impl Keeper {
             lifetime_seconds = lifetime(&identity).as_secs(),
             "got a certificate"
         );
-        if let Some(dir) = &self.data_dir {
-            match store::save(dir, &identity) {
+        if let Some(dir) = self.data_dir.clone() {
+            let identity = identity.clone();
+            // By another thread, and not waited for: a slow disk must hold neither the stream nor the heartbeats.
+            tokio::task::spawn_blocking(move || match store::save(&dir, &identity) {
                 Ok(()) => debug!("stored the identity in {}", dir.display()),
                 // It works without, until the next restart.
                 Err(error) => warn!("cannot store the identity in {}: {error}", dir.display()),
-            }
+            });
         }
         Ok(identity)
     }

@@ -131,6 +131,26 @@ async fn an_ended_stream_is_opened_again() {
 }
 
 #[tokio::test]
+async fn a_renewed_identity_gets_a_stream_of_its_own() {
+    let mut fake = Fake::start();
+    let side = start(&fake, settings(&fake));
+    let mut first = stream(&mut fake).await;
+    first.delta(chat(1)).await;
+    connected(&side.shared, true).await;
+    let expires = first.hello.certificate_expires_at;
+    let renewed = fake.issuer.ca.identity_for(ID, (-60, 7200));
+    side.identity.send_replace(Some(Arc::new(renewed)));
+    let second = stream(&mut fake).await;
+    assert_ne!(second.hello.certificate_expires_at, expires);
+    assert_eq!(second.hello.held.len(), 4);
+    assert_eq!(
+        metric(&side.shared, "outrigger_control_plane_connected"),
+        1.0
+    );
+    assert!(has_host(&side.shared.snapshot.load(), "chat"));
+}
+
+#[tokio::test]
 async fn heartbeats_come_three_times_in_a_lease() {
     let mut fake = Fake::start();
     let _side = start(&fake, settings(&fake));

@@ -157,7 +157,15 @@ async fn a_stored_identity_is_used_and_the_token_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let mut running = run(open(&fake, Some(fake.issuer.token()), Some(dir.path())).unwrap());
     running.next().await;
-    let stored = store::load(dir.path()).unwrap().unwrap();
+    let stored = tokio::time::timeout(PATIENCE, async {
+        loop {
+            if let Some(stored) = store::load(dir.path()).unwrap() {
+                return stored;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let stored = stored.await.expect("nothing was stored");
     assert_eq!(stored.id.as_str(), ID);
     running.task.abort();
     assert_eq!(fake.issuer.issued.lock().unwrap().len(), 1);
