@@ -308,3 +308,6 @@ impl AsyncWrite for PeerStream {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -291,3 +291,6 @@ fn prune(store: &dyn Store) -> Result<(), StoreError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -121,6 +121,26 @@ fn a_change_concerns_those_who_want_it() {
 }
 
 #[test]
+fn a_backend_that_does_not_exist_yet_concerns_those_whose_routes_name_it() {
+    let mut compiler = compiler();
+    put(&mut compiler, "a", 1);
+    let route = "{apiVersion: outrigger.dev/v1alpha1, kind: Route, metadata: {name: r, namespace: default}, \
+                 spec: {parentRefs: [{name: a}], rules: [{backendRefs: [{name: later, port: 80}]}]}}";
+    let route: Resource = serde_yaml::from_str(route).unwrap();
+    compiler.apply(Change::Put(Arc::new(route)));
+    compiler.compile();
+    let mut holdings = Holdings::new("default", HashMap::new());
+    holdings.subscribe(vec!["service/default/a".to_owned()]);
+    holdings.difference(&compiler.current(), &workload());
+    put(&mut compiler, "later", 1);
+    let state = compiler.current();
+    assert!(holdings.is_concerned(&state.changed));
+    let difference = holdings.difference(&state, &workload()).unwrap();
+    let names: Vec<&str> = difference.resources.iter().map(|it| &*it.name).collect();
+    assert_eq!(names, ["endpoints/default/later", "service/default/later"]);
+}
+
+#[test]
 fn what_was_unsubscribed_and_is_asked_for_again_is_sent_again() {
     let mut compiler = compiler();
     put(&mut compiler, "a", 1);
