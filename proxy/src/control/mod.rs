@@ -153,10 +153,6 @@ pub async fn run(
             Err(error) => error,
         };
         shared.metrics.control_plane_connected(false);
-        if shared.drain.is_draining() {
-            // There is nobody to tell.
-            shared.drain.announced();
-        }
         if complaints.due() {
             warn!("no connection to the control plane, trying on: {trouble}");
         }
@@ -175,17 +171,24 @@ async fn connect(address: &str, identity: &Identity) -> Result<channel::Connecti
         .map_err(|error| error.to_string())
 }
 
-/// Waits for something else than a stream. What requests ask for meanwhile is asked of the next stream.
+/// Waits for something else than a stream. What requests ask for meanwhile is asked of the next stream; a drain need not
+/// wait, there is nobody to tell.
 async fn meanwhile<T>(
     state: &mut State,
     queue: &mut LookupQueue,
     future: impl Future<Output = T>,
 ) -> T {
     let mut future = std::pin::pin!(future);
+    let drain = state.shared().drain.clone();
+    let mut told = false;
     loop {
         tokio::select! {
             done = &mut future => return done,
             Some(name) = queue.wanted.recv() => drop(state.ask(&[name])),
+            () = drain.started(), if !told => {
+                told = true;
+                drain.announced();
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! One stream to the control plane, from Hello to its end.
 
 use std::collections::HashSet;
-use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
@@ -299,12 +298,10 @@ async fn open(
 /// The control plane's own default.
 const DEFAULT_LEASE: Duration = Duration::from_secs(5);
 
-fn sleep_until_some(at: Option<Instant>) -> impl Future<Output = ()> {
-    async move {
-        match at {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
-        }
+async fn sleep_until_some(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

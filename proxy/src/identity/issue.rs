@@ -27,9 +27,9 @@ pub enum IssueError {
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
     /// The control plane's word.
-    #[error("the control plane refused: {message} ({code})")]
-    Refused { code: Code, message: String },
-    #[error("the call failed: {message} ({code})")]
+    #[error("the control plane refused: {0}")]
+    Refused(String),
+    #[error("the call failed: {message} ({code:?})")]
     Call { code: Code, message: String },
     #[error("the control plane's answer is unusable: {0}")]
     Answer(String),
@@ -39,7 +39,7 @@ impl IssueError {
     /// Whether trying again with the same token or certificate is of no use.
     pub fn is_final(&self) -> bool {
         match self {
-            IssueError::Refused { .. } => true,
+            IssueError::Refused(_) => true,
             // Not the control plane that the token (or the trust bundle) speaks of.
             IssueError::Connect(ConnectError::Tls { refused, .. }) => *refused,
             _ => false,
@@ -90,7 +90,7 @@ fn of_status(status: tonic::Status) -> IssueError {
     let (code, message) = (status.code(), status.message().to_owned());
     match code {
         Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument => {
-            IssueError::Refused { code, message }
+            IssueError::Refused(message)
         }
         _ => IssueError::Call { code, message },
     }

@@ -86,7 +86,7 @@ fn endpoints_that_stay_are_the_same_objects() {
     let mut world = World::new();
     let a = endpoint("10.0.0.1:1", "a");
     let b = endpoint("10.0.0.2:1", "b");
-    let first = world.apply(chat(1, vec![a.clone(), b.clone()]));
+    let first = world.apply(chat(1, vec![a.clone(), b]));
     let in_flight = chosen(&first)[0].begin();
 
     // b goes, c comes.
@@ -98,7 +98,7 @@ fn endpoints_that_stay_are_the_same_objects() {
     assert_eq!(after[0].load.in_flight(), 1);
 
     // Another weight is another endpoint with the same load; another instance is another server.
-    let mut heavier = a.clone();
+    let mut heavier = a;
     heavier.weight = 5;
     let third = world.apply(vec![endpoints("default/chat", 3, vec![heavier])]);
     let heavier = chosen(&third).remove(0);

@@ -97,3 +97,18 @@ async fn who_serves_nothing_has_nothing_to_announce() {
         .await
         .expect("the drain waited for nothing");
 }
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_a_control_plane_that_is_away() {
+    let fake = Fake::start();
+    let gone = Settings {
+        control_plane: "127.0.0.1:1".into(),
+        ..serving(&fake, "127.0.0.1:1".parse().unwrap())
+    };
+    let side = start(&fake, gone);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    side.shared.drain.start();
+    tokio::time::timeout(Duration::from_millis(500), side.shared.drain.signaled())
+        .await
+        .expect("the drain waited for nobody");
+}
