@@ -330,8 +330,8 @@ enum Content {
     /// Of our own.
     Whole(Bytes),
     Upstream(Source),
-    /// It ended before its end.
-    Cut,
+    /// It ended before its end; the error, until it was told.
+    Cut(Option<BodyError>),
 }
 
 /// What runs while a response is on its way.
@@ -419,6 +419,14 @@ impl ResponseBody {
             exchange: None,
         }
     }
+
+    /// Gives the upstream up, and the error to the client's side in its next turn: servers write what they have between two
+    /// turns, and drop it when they meet an error. What came before the error was meant for the client.
+    fn cut<T>(&mut self, error: BodyError, cx: &Context<'_>) -> Poll<T> {
+        self.content = Content::Cut(Some(error));
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
 }
 
 impl Body for ResponseBody {
@@ -443,7 +451,7 @@ impl Body for ResponseBody {
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Content::Upstream(source) => source,
-            Content::Cut => return Poll::Ready(None),
+            Content::Cut(error) => return Poll::Ready(error.take().map(Err)),
         };
         match Pin::new(source).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
@@ -459,8 +467,7 @@ impl Body for ResponseBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 exchange.broke(Reason::UpstreamTruncated);
-                me.content = Content::Cut;
-                Poll::Ready(Some(Err(error)))
+                me.cut(error, cx)
             }
             Poll::Pending => {
                 let request = &exchange.request;
@@ -468,9 +475,7 @@ impl Body for ResponseBody {
                 match me.clocks.poll(bytes, cx) {
                     Poll::Ready(reason) => {
                         exchange.broke(reason);
-                        // Gives the upstream up at once, whenever the client's side takes note.
-                        me.content = Content::Cut;
-                        Poll::Ready(Some(Err(BodyError::Clock(reason))))
+                        me.cut(BodyError::Clock(reason), cx)
                     }
                     Poll::Pending => Poll::Pending,
                 }
@@ -483,7 +488,7 @@ impl Body for ResponseBody {
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Upstream(source) => source.is_end_stream(),
             // There is no end: nobody must take it for one.
-            Content::Cut => false,
+            Content::Cut(_) => false,
         }
     }
 
@@ -491,7 +496,7 @@ impl Body for ResponseBody {
         match &self.content {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Upstream(source) => source.size_hint(),
-            Content::Cut => SizeHint::default(),
+            Content::Cut(_) => SizeHint::default(),
         }
     }
 }
@@ -520,7 +525,7 @@ impl Drop for ResponseBody {
             exchange.complete |= match &self.content {
                 Content::Whole(bytes) => bytes.is_empty(),
                 Content::Upstream(source) => source.is_end_stream(),
-                Content::Cut => false,
+                Content::Cut(_) => false,
             };
         }
     }

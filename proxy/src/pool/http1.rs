@@ -145,6 +145,10 @@ pub(crate) async fn send(
                 // Closed before it was written: the next one, or a new one.
                 Some(message) if reused => request = message,
                 message => {
+                    if reused {
+                        // The others have been idle for longer: what closed this one may have closed them.
+                        place.http1.take();
+                    }
                     return Err(Failure {
                         reason: Reason::UpstreamReset,
                         unprocessed: message.is_some(),

@@ -48,7 +48,7 @@ fn what_concerns_one_connection_goes() {
         ("trailer", "x-sum"),
     ]);
     clean_request(&mut map, None);
-    assert_eq!(names(&map), ["accept", "host", "trailer", "traceparent"]);
+    assert_eq!(names(&map), ["accept", "host", "traceparent", "trailer"]);
 }
 
 #[test]

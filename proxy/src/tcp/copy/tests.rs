@@ -105,20 +105,23 @@ async fn a_reader_that_stands_still_stops_the_writer() {
         mut near,
         mut far,
     } = wires(4096);
-    tokio::spawn(async move {
-        let bytes = Bytes::default();
-        both_ways(&mut near, &mut far, None, &bytes).await;
-    });
-    let mut sent = 0;
-    let chunk = [7_u8; 1024];
-    while let Ok(Ok(())) =
-        tokio::time::timeout(Duration::from_millis(200), client.write_all(&chunk)).await
-    {
-        sent += chunk.len();
-        assert!(sent < 200_000, "nothing stops the writer");
+    let bytes = Bytes::default();
+    let copy = both_ways(&mut near, &mut far, None, &bytes);
+    let talk = async {
+        let mut sent = 0;
+        let chunk = [7_u8; 1024];
+        let patience = Duration::from_millis(200);
+        while let Ok(Ok(())) = tokio::time::timeout(patience, client.write_all(&chunk)).await {
+            sent += chunk.len();
+            assert!(sent < 200_000, "nothing stops the writer");
+        }
+        // And it goes on when the reader does.
+        let mut some = vec![0; 8192];
+        server.read_exact(&mut some).await.unwrap();
+        client.write_all(&chunk).await.unwrap();
+    };
+    tokio::select! {
+        _ = copy => panic!("nobody closed"),
+        () = talk => {}
     }
-    // And it goes on when the reader does.
-    let mut some = vec![0; 8192];
-    server.read_exact(&mut some).await.unwrap();
-    client.write_all(&chunk).await.unwrap();
 }

@@ -1,0 +1,15 @@
+//! The data path on real sockets: a caller's sidecar and a server's, with configurations made by hand.
+#![allow(clippy::unwrap_used)]
+
+mod client;
+mod drain;
+mod failures;
+mod http1;
+mod http2;
+mod inbound;
+mod mesh;
+mod retries;
+mod streams;
+mod tcp;
+mod timeouts;
+mod upgrades;

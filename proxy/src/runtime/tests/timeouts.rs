@@ -1,0 +1,210 @@
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::client::{Http1, get};
+use super::mesh::{Calls, Pair, application, plain, retry, sockets, text};
+use crate::policy::Timeouts;
+
+const SHORT: Duration = Duration::from_millis(150);
+
+/// Sends a head, a first chunk, and then nothing more.
+async fn stalls() -> std::net::SocketAddr {
+    sockets(|mut stream| async move {
+        let mut head = [0; 1024];
+        let _ = stream.read(&mut head).await;
+        let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let _ = stream.read(&mut head).await;
+    })
+    .await
+}
+
+async fn hangs() -> std::net::SocketAddr {
+    application(|_| async {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        text("")
+    })
+    .await
+}
+
+fn with(timeouts: Timeouts) -> Calls {
+    Calls {
+        timeouts,
+        ..Calls::default()
+    }
+}
+
+#[tokio::test]
+async fn clocks_before_the_head() {
+    for (timeouts, reason) in [
+        (
+            Timeouts {
+                request: Some(SHORT),
+                ..Timeouts::default()
+            },
+            "request-timeout",
+        ),
+        (
+            Timeouts {
+                per_try: Some(SHORT),
+                ..Timeouts::default()
+            },
+            "per-try-timeout",
+        ),
+        (
+            Timeouts {
+                response_headers: Some(SHORT),
+                ..Timeouts::default()
+            },
+            "response-headers-timeout",
+        ),
+    ] {
+        let pair = Pair::new(with(timeouts), hangs().await);
+        let begun = Instant::now();
+        let answer = get(pair.address(), "/").await;
+        assert_eq!((answer.head.status, answer.head.reason()), (504, reason));
+        assert!(begun.elapsed() >= SHORT && begun.elapsed() < Duration::from_secs(5));
+        // The application is not left with it.
+        pair.server.idle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_try_may_be_repeated() {
+    let mut policy = retry(2);
+    policy.on_timeout = true;
+    let mut calls = with(Timeouts {
+        per_try: Some(SHORT),
+        ..Timeouts::default()
+    });
+    calls.retry = Some(policy);
+    let app = application(|_| async { text("quick") }).await;
+    let caller = plain(calls, &[hangs().await, app]);
+    for _ in 0..4 {
+        assert_eq!(get(caller.outbound(), "/").await.body, "quick");
+    }
+    caller
+        .expect_metric(&["outrigger_retries_total", "cause=\"timeout\""])
+        .await;
+}
+
+#[tokio::test]
+async fn clocks_after_the_head_cut_the_stream() {
+    for (timeouts, reason) in [
+        (
+            Timeouts {
+                request: Some(SHORT),
+                ..Timeouts::default()
+            },
+            "request-timeout",
+        ),
+        (
+            Timeouts {
+                stream_idle: Some(SHORT),
+                ..Timeouts::default()
+            },
+            "stream-idle-timeout",
+        ),
+    ] {
+        let pair = Pair::new(with(timeouts), stalls().await);
+        let mut client = Http1::connect(pair.address()).await;
+        client.write("GET / HTTP/1.1\r\nhost: chat\r\n\r\n").await;
+        assert_eq!(client.head().await.status, 200);
+        assert_eq!(client.chunk().await.unwrap(), b"first");
+        assert!(client.try_chunk().await.is_none(), "an end that is none");
+        let line = &pair.caller.log_lines(1).await[0];
+        assert_eq!(line["reason"], reason);
+        assert_eq!(line["status"], 200);
+        pair.server.idle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_moves_is_not_cut() {
+    let app = sockets(|mut stream| async move {
+        let mut head = [0; 1024];
+        let _ = stream.read(&mut head).await;
+        let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        for _ in 0..10 {
+            stream.write_all(b"1\r\nx\r\n").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(60)).await;
+        }
+        stream.write_all(b"0\r\n\r\n").await.unwrap();
+        let _ = stream.read(&mut head).await;
+    })
+    .await;
+    let timeouts = Timeouts {
+        stream_idle: Some(Duration::from_millis(200)),
+        response_headers: Some(Duration::from_millis(500)),
+        per_try: Some(Duration::from_millis(500)),
+        ..Timeouts::default()
+    };
+    let pair = Pair::new(with(timeouts), app);
+    let answer = get(pair.address(), "/").await;
+    assert_eq!(answer.body, "xxxxxxxxxx");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_made() {
+    // Accepts nothing: the handshake of TLS never ends.
+    let silent = sockets(|stream| async move {
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        drop(stream);
+    })
+    .await;
+    let calls = Calls {
+        connect_timeout: SHORT,
+        ..Calls::default()
+    };
+    let caller = super::mesh::calling(&crate::tls::test_ca::TestCa::new());
+    let endpoints = vec![super::mesh::endpoint(silent, true)];
+    caller.set(calls.snapshot(&caller.shared.metrics, endpoints));
+    let answer = get(caller.outbound(), "/").await;
+    assert_eq!(
+        (answer.head.status, answer.head.reason()),
+        (504, "connect-timeout")
+    );
+}
+
+#[tokio::test]
+async fn a_head_that_does_not_come() {
+    let caller = plain(
+        Calls::default(),
+        &[application(|_| async { text("ok") }).await],
+    );
+    // In a first head, and in a later one.
+    for before in [0, 2] {
+        let mut client = Http1::connect(caller.outbound()).await;
+        for _ in 0..before {
+            client
+                .request("POST / HTTP/1.1\r\nhost: chat\r\ncontent-length: 1\r\n\r\nx")
+                .await;
+        }
+        client.write("GET / HTTP/1.1\r\nhos").await;
+        let begun = Instant::now();
+        // The clock is one of ten seconds; a line is waited for as long.
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        let head = client.head().await;
+        assert_eq!((head.status, head.reason()), (408, "head-timeout"));
+        assert!(
+            begun.elapsed() >= Duration::from_secs(9),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert!(client.is_closed().await);
+    }
+    caller
+        .expect_metric(&["outrigger_requests_total", "head-timeout", "} 2"])
+        .await;
+    // A connection without a request is not closed so soon.
+    let mut client = Http1::connect(caller.outbound()).await;
+    let answer = client
+        .request("POST / HTTP/1.1\r\nhost: chat\r\ncontent-length: 1\r\n\r\nx")
+        .await;
+    assert_eq!(answer.body, "ok");
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    let answer = client.request("GET / HTTP/1.1\r\nhost: chat\r\n\r\n").await;
+    assert_eq!(answer.body, "ok");
+}
