@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
 use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -152,13 +151,7 @@ pub(crate) async fn open_loop(
             pacer.more.notify_one();
         }
     });
-    let outcome = measure(shape, callers, &count, &latency, meter).await?;
-    let (reached, wanted) = (outcome.count as f64 / outcome.elapsed.as_secs_f64(), rate);
-    ensure!(
-        reached > 0.9 * wanted,
-        "{reached:.0} requests/s where {wanted:.0} were sent: it does not keep up"
-    );
-    Ok(outcome)
+    measure(shape, callers, &count, &latency, meter).await
 }
 
 /// As many token streams as there are connections. Counts tokens; a latency is from the application's write of an event
