@@ -33,6 +33,11 @@ pub async fn keep_workloads(
             for instance in due {
                 write_one(&*store, &registry, &mut written, &instance);
             }
+            // A control plane that is killed now shall find its endpoints: callers must not see an empty service while
+            // the sidecars come back.
+            if let Err(error) = store.flush() {
+                tracing::error!(%error, "cannot write workloads down; callers are not affected");
+            }
             written
         });
         match write.await {

@@ -60,7 +60,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         dry_run: bool,
     ) -> Result<Arc<Resource>, StoreError>;
 
-    /// Creates or changes a workload. On disk about a second later: after a crash sidecars announce themselves again.
+    /// Creates or changes a workload. On disk with the next [`Store::flush`], or with the next write of another kind.
     ///
     /// # Errors
     /// [`StoreError::NotWritable`] for another kind than `Workload`, and [`StoreError::Disk`].
@@ -75,6 +75,12 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         namespace: &str,
         name: &str,
     ) -> Result<Option<Arc<Resource>>, StoreError>;
+
+    /// Returns when all workloads are on disk. Apart from the writes, so that a thousand of them cost one wait for the disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    fn flush(&self) -> Result<(), StoreError>;
 
     /// Stores a join token under its id, in place of an earlier one.
     ///

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
 
 use jiff::{Timestamp, Unit};
 use redb::Durability;
@@ -16,9 +15,6 @@ use super::{
     Subscription,
 };
 use crate::model::{self, IndexedProblem, Kind, Resource, ResourceKey};
-
-/// How long a workload's change may be in memory only.
-const WORKLOAD_FLUSH: Duration = Duration::from_secs(1);
 
 /// A [`Store`] on one redb file. Reads are answered from memory; one write goes on at a time.
 #[derive(Debug)]
@@ -35,7 +31,6 @@ struct Writer {
     disk: Disk,
     /// Up to here revisions are reserved on disk.
     limit: u64,
-    flushed: Instant,
 }
 
 #[derive(Debug)]
@@ -59,11 +54,7 @@ impl RedbStore {
         } = Disk::open(path)?;
         Ok(Self {
             trust_domain: trust_domain.to_owned(),
-            writer: Mutex::new(Writer {
-                disk,
-                limit,
-                flushed: Instant::now(),
-            }),
+            writer: Mutex::new(Writer { disk, limit }),
             state: Mutex::new(State {
                 revision,
                 resources,
@@ -95,17 +86,13 @@ impl RedbStore {
         }
         let revision = self.revision() + 1;
         let limit = disk::reserve(revision, writer.limit);
-        let due = writer.flushed.elapsed() >= WORKLOAD_FLUSH;
-        let durability = if limit != writer.limit || due {
-            Durability::Immediate
-        } else {
+        let durability = if limit == writer.limit {
             durability
+        } else {
+            Durability::Immediate
         };
         writer.disk.commit(&changes, limit, durability)?;
         writer.limit = limit;
-        if matches!(durability, Durability::Immediate) {
-            writer.flushed = Instant::now();
-        }
         self.publish(ChangeSet { revision, changes });
         Ok(())
     }
@@ -260,6 +247,10 @@ impl Store for RedbStore {
         Ok(stored)
     }
 
+    fn flush(&self) -> Result<(), StoreError> {
+        self.writer().disk.flush()
+    }
+
     fn put_token(&self, id: &str, token: &Value) -> Result<(), StoreError> {
         self.writer().disk.put_token(id, token)
     }
@@ -288,7 +279,7 @@ impl Store for RedbStore {
 impl Drop for RedbStore {
     fn drop(&mut self) {
         // Best effort: what is lost is announced again.
-        let _ = self.writer().disk.flush();
+        let _ = self.flush();
     }
 }
 
