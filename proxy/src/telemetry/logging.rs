@@ -1,6 +1,7 @@
 //! The program's own log: to standard error, with a level that can be changed while it runs.
 
 use std::fmt;
+use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::layer::SubscriberExt;
@@ -36,7 +37,10 @@ struct Inner {
 /// Starts the log. Call it once, at the start of the process.
 pub fn init(level: &str, format: LogFormat) -> Result<LogLevel, LogError> {
     let (filter, handle) = reload::Layer::new(parse(level)?);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        // Colours in a file are noise.
+        .with_ansi(std::io::stderr().is_terminal());
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Json => registry.with(lines.json()).try_init(),
