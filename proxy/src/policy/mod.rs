@@ -42,7 +42,9 @@ impl Snapshot {
         for service in self.services.values() {
             by_name.insert(&service.upstream.service, &service.upstream);
             for backend in service.rules.iter().flat_map(|rule| &rule.backends) {
-                by_name.entry(&backend.upstream.service).or_insert(&backend.upstream);
+                by_name
+                    .entry(&backend.upstream.service)
+                    .or_insert(&backend.upstream);
             }
         }
         by_name.into_values().collect()
