@@ -1,11 +1,12 @@
 //! Deadlines. A request without any never touches a timer.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::Reason;
 
@@ -56,6 +57,52 @@ impl Deadline {
     }
 }
 
+/// Runs out when nothing has moved for a while. It is set when something is waited for, not reset by each thing that moves,
+/// and looks at when that was when it fires.
+#[derive(Debug)]
+pub(crate) struct IdleTimer {
+    /// `None`: it never runs out.
+    idle: Option<Duration>,
+    timer: Option<Pin<Box<Sleep>>>,
+    moved_at: Instant,
+}
+
+impl IdleTimer {
+    pub(crate) fn new(idle: Option<Duration>) -> IdleTimer {
+        IdleTimer {
+            idle,
+            timer: None,
+            moved_at: Instant::now(),
+        }
+    }
+
+    /// Something moved.
+    pub(crate) fn moved(&mut self) {
+        if self.timer.is_some() {
+            self.moved_at = Instant::now();
+        }
+    }
+
+    /// Ready when it has run out. To be asked while something is waited for.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(idle) = self.idle else {
+            return Poll::Pending;
+        };
+        if self.timer.is_none() {
+            self.moved_at = Instant::now();
+        }
+        let end = self.moved_at + idle;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(end)));
+        while timer.as_mut().poll(cx).is_ready() {
+            if end <= Instant::now() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(end);
+        }
+        Poll::Pending
+    }
+}
+
 /// `grpc-timeout`: how long the caller is going to wait. At most 8 digits and a unit
 /// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>); anything else is ignored.
 pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
@@ -79,9 +126,10 @@ pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Deadline, grpc_timeout};
+    use super::{Deadline, IdleTimer, grpc_timeout};
     use crate::error::Reason;
     use http::{HeaderMap, HeaderValue};
+    use std::task::Poll;
     use std::time::Duration;
     use tokio::time::Instant;
 
@@ -103,6 +151,37 @@ mod tests {
         for bad in ["", "S", "1", "1s", "100000000S", "-1S", "1.5S", " 1S"] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_timer_counts_from_what_moved_last() {
+        let begun = Instant::now();
+        let mut timer = IdleTimer::new(Some(Duration::from_secs(10)));
+        let mut moves = 0;
+        std::future::poll_fn(|cx| {
+            if moves == 0 && timer.poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            Poll::Pending
+        })
+        .await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(10));
+
+        let begun = Instant::now();
+        let mut timer = IdleTimer::new(Some(Duration::from_secs(10)));
+        let mut tick = tokio::time::interval(Duration::from_secs(3));
+        std::future::poll_fn(|cx| {
+            while tick.poll_tick(cx).is_ready() {
+                moves += 1;
+                if moves <= 5 {
+                    timer.moved();
+                }
+            }
+            timer.poll(cx)
+        })
+        .await;
+        // The fifth move, after 12 s, was the last one.
+        assert_eq!(begun.elapsed(), Duration::from_secs(22));
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ use super::body::{BodyError, Source};
 use super::clock::Deadline;
 use super::errors::{self, Style};
 use super::headers;
+use super::pump::PumpBody;
 use super::replay::Replay;
 use super::server::Client;
 use crate::balance::InFlight;
@@ -222,6 +223,7 @@ impl Exchange {
         self.status = Some(response.status());
         self.first_byte = Some(self.started.elapsed());
         self.in_flight = in_flight;
+        self.client.set_patience(idle);
         response.map(|source| ResponseBody {
             content: Content::Upstream(source),
             clocks: Clocks {
@@ -441,6 +443,7 @@ impl Body for ResponseBody {
         let Some(exchange) = &mut me.exchange else {
             return Poll::Ready(None);
         };
+        exchange.client.take();
         let source = match &mut me.content {
             Content::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -497,6 +500,18 @@ impl Body for ResponseBody {
             Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Content::Upstream(source) => source.size_hint(),
             Content::Cut(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl PumpBody for ResponseBody {
+    fn patience(&self) -> Option<Duration> {
+        self.clocks.idle
+    }
+
+    fn gave_up(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.reason = Some(Reason::StreamIdleTimeout);
         }
     }
 }

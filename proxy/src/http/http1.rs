@@ -100,6 +100,13 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
                 }
             }
         }
+        End::Stalled if !client.is_idle() => {
+            // The rest of the response, which is dropped with the connection, asks why.
+            client.cut(Reason::StreamIdleTimeout);
+            if let Some(parts) = connection.into_parts() {
+                parts.io.inner().stream().reset_on_close();
+            }
+        }
         End::Stalled if meter.is_in_head() => {
             handler.refused(Reason::HeadTimeout);
             if let Some(parts) = connection.into_parts() {
@@ -118,7 +125,7 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
 
 enum End {
     Closed(hyper::Result<()>),
-    /// A head did not come to its end, or nothing came for too long.
+    /// A head did not come to its end, nothing came for too long, or a response was not taken.
     Stalled,
 }
 
@@ -133,15 +140,23 @@ struct HeadClock {
     in_head: Option<Instant>,
     /// The request after which bytes count as those of the next head.
     ended: u64,
+    /// How much of a response was taken, and since when it is no more.
+    taken: Option<(u64, Instant)>,
+    /// The timer is set for the end of a connection without requests: later than anything else needs it.
+    far: bool,
 }
 
 impl HeadClock {
     fn poll(&mut self, client: &Client, meter: &Meter, cx: &mut Context<'_>) -> Poll<()> {
-        let armed = self.timer.is_some();
         if !client.is_idle() {
             self.in_head = None;
-            if !armed {
-                return Poll::Pending;
+            match &mut self.timer {
+                None if client.patience().is_none() => return Poll::Pending,
+                Some(timer) if self.far => {
+                    self.far = false;
+                    timer.as_mut().reset(Instant::now() + HEAD_TIMEOUT);
+                }
+                _ => {}
             }
         } else if self.ended != client.begun() {
             // What was read last was the body of the request that has just ended.
@@ -153,10 +168,10 @@ impl HeadClock {
         } else if self.in_head.is_none() {
             let now = Instant::now();
             self.in_head = Some(now);
-            // The timer may be set for much later.
             if let Some(timer) = &mut self.timer
-                && timer.deadline() > now + HEAD_TIMEOUT
+                && self.far
             {
+                self.far = false;
                 timer.as_mut().reset(now + HEAD_TIMEOUT);
             }
         }
@@ -167,7 +182,8 @@ impl HeadClock {
             let now = Instant::now();
             let next = if !client.is_idle() {
                 self.waiting = None;
-                now + HEAD_TIMEOUT
+                let end = taken_until(&mut self.taken, client, now);
+                end.map_or(now + HEAD_TIMEOUT, |end| end.min(now + HEAD_TIMEOUT))
             } else if let Some(since) = self.in_head {
                 since + HEAD_TIMEOUT
             } else {
@@ -182,11 +198,25 @@ impl HeadClock {
             if next <= now {
                 return Poll::Ready(());
             }
+            self.far = next > now + HEAD_TIMEOUT;
             timer.as_mut().reset(next);
         }
         Poll::Pending
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// When the reader of a response has run out of time, as far as is known now.
+fn taken_until(
+    taken: &mut Option<(u64, Instant)>,
+    client: &Client,
+    now: Instant,
+) -> Option<Instant> {
+    let patience = client.patience()?;
+    match *taken {
+        Some((count, since)) if count == client.taken() => since.checked_add(patience),
+        _ => {
+            *taken = Some((client.taken(), now));
+            now.checked_add(patience)
+        }
+    }
+}

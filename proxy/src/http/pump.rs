@@ -2,12 +2,25 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::SendStream;
 use http_body::Body;
 
 use super::body::BodyError;
+use super::clock::IdleTimer;
+
+/// What is pumped.
+pub(crate) trait PumpBody: Body<Data = Bytes, Error = BodyError> + Unpin {
+    /// How long the peer may leave no room for more. `None`: for ever.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The peer left no room for so long: the stream is reset.
+    fn gave_up(&mut self) {}
+}
 
 /// How sending ended early.
 #[derive(Debug)]
@@ -24,14 +37,13 @@ pub(crate) struct Pump<B> {
     stream: SendStream<Bytes>,
     /// Taken from the body, waiting for window. The flag: it is the last one.
     held: Option<(Bytes, bool)>,
+    stall: IdleTimer,
 }
 
-impl<B> Pump<B>
-where
-    B: Body<Data = Bytes, Error = BodyError> + Unpin,
-{
+impl<B: PumpBody> Pump<B> {
     pub(crate) fn new(body: B, stream: SendStream<Bytes>) -> Pump<B> {
         Pump {
+            stall: IdleTimer::new(body.patience()),
             body,
             stream,
             held: None,
@@ -56,10 +68,7 @@ where
     }
 }
 
-impl<B> Future for Pump<B>
-where
-    B: Body<Data = Bytes, Error = BodyError> + Unpin,
-{
+impl<B: PumpBody> Future for Pump<B> {
     type Output = Result<(), PumpError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -68,9 +77,16 @@ where
             if me.held.is_some() {
                 match me.poll_send_held(cx) {
                     Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Ok(false)) => {}
+                    Poll::Ready(Ok(false)) => me.stall.moved(),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return me.poll_reset(cx),
+                    Poll::Pending => {
+                        if me.stall.poll(cx).is_ready() {
+                            me.body.gave_up();
+                            me.stream.send_reset(h2::Reason::CANCEL);
+                            return Poll::Ready(Err(PumpError::Body));
+                        }
+                        return me.poll_reset(cx);
+                    }
                 }
             }
             // The next chunk is taken only now: what is held here is all that waits outside of the stream's own buffer.

@@ -13,6 +13,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
 use super::body::{BodyError, Source};
+use super::pump::PumpBody;
 
 /// The request's side: hands out a body for each try.
 #[derive(Clone, Debug)]
@@ -260,6 +261,9 @@ impl Body for RequestBody {
         }
     }
 }
+
+/// Whether the upstream takes what it is sent is watched by the response's clocks.
+impl PumpBody for RequestBody {}
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{Request, Response};
 
@@ -45,6 +46,9 @@ pub(crate) struct Client {
     begun: Cell<u64>,
     /// Why we close the connection; `None`: we do not.
     cut: Cell<Option<Reason>>,
+    /// How often the body of a response was asked for more, and how long it may be between two times.
+    taken: Cell<u64>,
+    patience: Cell<Option<Duration>>,
     _open: OpenConnection,
 }
 
@@ -63,6 +67,8 @@ impl Client {
             active: Cell::new(0),
             begun: Cell::new(0),
             cut: Cell::new(None),
+            taken: Cell::new(0),
+            patience: Cell::new(None),
             _open: worker
                 .shared
                 .metrics
@@ -77,6 +83,25 @@ impl Client {
 
     pub(crate) fn end(&self) {
         self.active.set(self.active.get().saturating_sub(1));
+        self.patience.set(None);
+    }
+
+    /// A response is on its way, and its reader may take so long for each piece. For connections with one request at a time.
+    pub(crate) fn set_patience(&self, patience: Option<Duration>) {
+        self.patience.set(patience);
+    }
+
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        self.patience.get()
+    }
+
+    /// The response's body was asked for more: what came before is written, or buffered.
+    pub(crate) fn take(&self) {
+        self.taken.set(self.taken.get() + 1);
+    }
+
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.get()
     }
 
     pub(crate) fn is_idle(&self) -> bool {

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::http::clock::IdleTimer;
 
 /// A buffer's first size: most connections carry little most of the time.
 const SMALL: usize = 2 * 1024;
@@ -50,7 +51,7 @@ where
 {
     let mut up = Way::default();
     let mut down = Way::default();
-    let mut timer = idle.map(IdleTimer::new);
+    let mut timer = IdleTimer::new(idle);
     poll_fn(|cx| {
         let before = up.moved + down.moved;
         let up_done = match up.poll(cx, client, server) {
@@ -70,12 +71,10 @@ where
         if up_done && down_done {
             return Poll::Ready(End::Closed);
         }
-        match &mut timer {
-            Some(timer) => timer
-                .poll(cx, up.moved + down.moved != before)
-                .map(|()| End::Idle),
-            None => Poll::Pending,
+        if up.moved + down.moved != before {
+            timer.moved();
         }
+        timer.poll(cx).map(|()| End::Idle)
     })
     .await
 }
@@ -168,38 +167,6 @@ impl Way {
             self.size /= 2;
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-/// Not reset with each byte: it looks at what happened when it fires.
-struct IdleTimer {
-    idle: Duration,
-    moved_at: Instant,
-    timer: Pin<Box<Sleep>>,
-}
-
-impl IdleTimer {
-    fn new(idle: Duration) -> IdleTimer {
-        let now = Instant::now();
-        IdleTimer {
-            idle,
-            moved_at: now,
-            timer: Box::pin(sleep_until(now + idle)),
-        }
-    }
-
-    fn poll(&mut self, cx: &mut Context<'_>, moved: bool) -> Poll<()> {
-        if moved {
-            self.moved_at = Instant::now();
-        }
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let end = self.moved_at + self.idle;
-            if end <= Instant::now() {
-                return Poll::Ready(());
-            }
-            self.timer.as_mut().reset(end);
-        }
-        Poll::Pending
     }
 }
 

@@ -91,7 +91,7 @@ impl Sidecar {
         for _ in 0..500 {
             let bytes = self.log.0.lock().unwrap().clone();
             let text = String::from_utf8(bytes).unwrap();
-            if text.lines().count() >= count && text.ends_with('\n') {
+            if text.lines().count() >= count && (count == 0 || text.ends_with('\n')) {
                 let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
                 return lines.collect();
             }

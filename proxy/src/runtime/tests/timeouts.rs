@@ -208,3 +208,44 @@ async fn a_head_that_does_not_come() {
     let answer = client.request("GET / HTTP/1.1\r\nhost: chat\r\n\r\n").await;
     assert_eq!(answer.body, "ok");
 }
+
+#[tokio::test]
+async fn a_reader_that_stands_still_is_cut_off() {
+    let app = sockets(|mut stream| async move {
+        let mut head = [0; 1024];
+        let _ = stream.read(&mut head).await;
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        let chunk = [7; 64 * 1024];
+        while stream.write_all(&chunk).await.is_ok() {}
+    })
+    .await;
+    let pair = Pair::new(
+        with(Timeouts {
+            stream_idle: Some(Duration::from_millis(500)),
+            ..Timeouts::default()
+        }),
+        app,
+    );
+    let mut http1 = Http1::connect(pair.address()).await;
+    http1.write("GET / HTTP/1.1\r\nhost: chat\r\n\r\n").await;
+    let mut http2 = super::http2::connect(pair.address()).await;
+    let request = http::Request::get("http://chat/").body(()).unwrap();
+    let (response, _) = http2.send_request(request, true).unwrap();
+    let response = response.await.unwrap();
+    // Nobody reads. On HTTP/1.1 it is noticed within ten seconds.
+    let lines = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let lines = pair.caller.log_lines(0).await;
+            if lines.len() == 2 {
+                return lines;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    for line in lines.await.expect("readers are waited for for ever") {
+        assert_eq!(line["reason"], "stream-idle-timeout", "{line}");
+    }
+    pair.server.idle().await;
+    drop((http1, response));
+}
