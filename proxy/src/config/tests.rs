@@ -72,6 +72,16 @@ fn a_file_has_everything() {
 }
 
 #[test]
+fn the_example_is_valid() {
+    let config = load(&[], include_str!("../../../examples/sidecar.yaml")).unwrap();
+    assert_eq!(config.control_plane, "10.0.0.1:15010");
+    assert_eq!(config.serve[0].service, "chat");
+    assert_eq!(config.serve[0].readiness.path.as_deref(), Some("/health"));
+    assert_eq!(config.tcp[0].service, "redis");
+    assert_eq!(config.drain_timeout.as_secs(), 120);
+}
+
+#[test]
 fn flags_win_over_the_file() {
     let args = [
         "--control-plane",
