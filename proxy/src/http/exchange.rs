@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::header::{HOST, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -38,7 +38,7 @@ pub(crate) struct Exchange {
     first_byte: Option<Duration>,
     status: Option<StatusCode>,
     reason: Option<Reason>,
-    request: Option<Replay>,
+    request: Replay,
     response_bytes: u64,
     in_flight: Option<InFlight>,
     log: Option<Box<Log>>,
@@ -64,7 +64,12 @@ struct Log {
 }
 
 impl Exchange {
-    pub(crate) fn begin(client: &Rc<Client>, head: bool, style: Style) -> Box<Exchange> {
+    pub(crate) fn begin(
+        client: &Rc<Client>,
+        method: &Method,
+        style: Style,
+        request: Replay,
+    ) -> Box<Exchange> {
         client.begin();
         Box::new(Exchange {
             client: Rc::clone(client),
@@ -73,12 +78,12 @@ impl Exchange {
             first_byte: None,
             status: None,
             reason: None,
-            request: None,
+            request,
             response_bytes: 0,
             in_flight: None,
             log: None,
             log_mode: None,
-            head,
+            head: *method == Method::HEAD,
             style,
             complete: false,
             upgraded_bytes: None,
@@ -162,13 +167,9 @@ impl Exchange {
         }
     }
 
-    pub(crate) fn set_request(&mut self, request: Replay) {
-        self.request = Some(request);
-    }
-
     /// Whether the client's side broke.
     pub(crate) fn is_client_gone(&self) -> bool {
-        self.request.as_ref().is_some_and(Replay::is_broken)
+        self.request.is_broken()
     }
 
     /// Ends with an answer of our own.
@@ -242,8 +243,8 @@ impl Exchange {
         self.in_flight = in_flight;
     }
 
-    /// The upgraded connection has ended.
-    pub(crate) fn end_upgraded(mut self: Box<Self>, up: u64, down: u64, reason: Option<Reason>) {
+    /// The upgraded connection has ended. To be dropped then.
+    pub(crate) fn end_upgraded(&mut self, up: u64, down: u64, reason: Option<Reason>) {
         self.upgraded_bytes = Some(up);
         self.response_bytes = down;
         self.reason = reason;
@@ -281,13 +282,12 @@ impl Drop for Exchange {
         if self.status.is_none() && self.reason == Some(Reason::ClientGone) {
             self.status = Some(Reason::ClientGone.status());
         }
-        let body_bytes = || self.request.as_ref().map(Replay::bytes);
         let outcome = Outcome {
             status: self.status,
             reason: self.reason,
             duration: self.started.elapsed(),
             first_byte: self.first_byte,
-            request_bytes: self.upgraded_bytes.or_else(body_bytes).unwrap_or(0),
+            request_bytes: self.upgraded_bytes.unwrap_or_else(|| self.request.bytes()),
             response_bytes: self.response_bytes,
         };
         match &self.metrics {
@@ -300,6 +300,9 @@ impl Drop for Exchange {
         }
         if let Some(log) = self.log.take() {
             self.record(*log, outcome);
+        }
+        if !self.request.is_sent() && !self.request.is_broken() {
+            self.client.leave_unread();
         }
         self.client.end();
     }
@@ -474,7 +477,7 @@ impl Body for ResponseBody {
             }
             Poll::Pending => {
                 let request = &exchange.request;
-                let bytes = || request.as_ref().map_or(0, Replay::bytes);
+                let bytes = || request.bytes();
                 match me.clocks.poll(bytes, cx) {
                     Poll::Ready(reason) => {
                         exchange.broke(reason);

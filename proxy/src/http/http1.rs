@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::body::Source;
@@ -40,6 +40,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
 ///
 /// The number of headers is left at hyper's 100: with any other number it allocates for each head.
 const MAX_HEAD: usize = 64 * 1024;
+
+/// How long a client's bytes are read after an answer that did not wait for them.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// How long an answer to a client that stalled may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -87,6 +90,11 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
     .await;
 
     match end {
+        End::Closed(Ok(())) if client.left_unread() => {
+            if let Some(parts) = connection.into_parts() {
+                linger(parts.io.into_inner().into_stream()).await;
+            }
+        }
         End::Closed(Ok(())) => {}
         End::Closed(Err(error)) => {
             if error.is_parse_too_large() {
@@ -121,6 +129,15 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
         }
         End::Stalled => {}
     }
+}
+
+/// The answer is written, and the client may still be sending: closing now would make the kernel reset the connection, and
+/// the client would lose the answer. Reads on for a moment (RFC 9112, section 9.6).
+async fn linger(mut stream: Stream) {
+    let mut nowhere = vec![0; 16 * 1024];
+    let reading = async { while let Ok(1..) = stream.read(&mut nowhere).await {} };
+    // Whoever has more to send than this has not looked for an answer.
+    let _ = tokio::time::timeout(LINGER, reading).await;
 }
 
 enum End {

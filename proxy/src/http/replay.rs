@@ -61,16 +61,11 @@ enum Keep {
 }
 
 impl Replay {
-    /// `cap`: the most bytes that are kept. `length`: the body's length where it is known; a longer one is not kept at all.
-    pub(crate) fn new(source: Source, cap: usize, length: Option<u64>) -> Replay {
+    /// Keeps nothing until [`keep`](Self::keep) says how much.
+    pub(crate) fn new(source: Source) -> Replay {
         if source.is_end_stream() {
             return Replay { shared: None };
         }
-        let cap = match length {
-            Some(length) if usize::try_from(length).is_ok_and(|length| length <= cap) => cap,
-            Some(_) => 0,
-            None => cap,
-        };
         Replay {
             shared: Some(Rc::new(Shared {
                 body: RefCell::new(Kept {
@@ -78,7 +73,7 @@ impl Replay {
                     chunks: Vec::new(),
                     trailers: None,
                     ended: false,
-                    keep: Keep::UpTo(cap),
+                    keep: Keep::UpTo(0),
                     kept: 0,
                     turn: 0,
                     next: 0,
@@ -86,6 +81,16 @@ impl Replay {
                 bytes: Cell::new(0),
                 broken: Cell::new(false),
             })),
+        }
+    }
+
+    /// `cap`: the most bytes that are kept. `length`: the body's length where it is known; a longer one is not kept at all. To
+    /// be called before the first try.
+    pub(crate) fn keep(&self, cap: usize, length: Option<u64>) {
+        if let Some(shared) = &self.shared {
+            let fits = |length| usize::try_from(length).is_ok_and(|length| length <= cap);
+            let cap = if length.is_none_or(fits) { cap } else { 0 };
+            shared.body.borrow_mut().keep = Keep::UpTo(cap);
         }
     }
 

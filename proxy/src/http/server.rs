@@ -48,6 +48,8 @@ pub(crate) struct Client {
     cut: Cell<Option<Reason>>,
     /// How often the body of a response was asked for more, and how long it may be between two times.
     taken: Cell<u64>,
+    /// A request was answered before it was read.
+    unread: Cell<bool>,
     patience: Cell<Option<Duration>>,
     _open: OpenConnection,
 }
@@ -68,6 +70,7 @@ impl Client {
             begun: Cell::new(0),
             cut: Cell::new(None),
             taken: Cell::new(0),
+            unread: Cell::new(false),
             patience: Cell::new(None),
             _open: worker
                 .shared
@@ -110,6 +113,15 @@ impl Client {
 
     pub(crate) fn begun(&self) -> u64 {
         self.begun.get()
+    }
+
+    /// A request was answered before it was read.
+    pub(crate) fn leave_unread(&self) {
+        self.unread.set(true);
+    }
+
+    pub(crate) fn left_unread(&self) -> bool {
+        self.unread.get()
     }
 
     /// What requests count as before it is known what they are for.

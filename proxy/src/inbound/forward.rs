@@ -121,7 +121,8 @@ impl Handler for Inbound {
         }
 
         let style = Style::of(&head.headers, head.uri.path(), None);
-        let mut exchange = Exchange::begin(&self.client, head.method == Method::HEAD, style);
+        let body = Replay::new(source);
+        let mut exchange = Exchange::begin(&self.client, &head.method, style, body.clone());
         let protocol = match (&upgrade, style) {
             (Some(_), _) => "upgrade",
             (None, Style::Grpc) => "grpc",
@@ -163,8 +164,7 @@ impl Handler for Inbound {
             );
         }
         let length = headers::content_length(&head.headers);
-        let body = Replay::new(source, KEPT, length);
-        exchange.set_request(body.clone());
+        body.keep(KEPT, length);
         exchange.log_attempt(port.application, None);
         let call = Call {
             worker,

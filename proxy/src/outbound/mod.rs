@@ -23,6 +23,7 @@ use crate::http::errors::Style;
 use crate::http::exchange::{Exchange, ResponseBody};
 use crate::http::headers;
 use crate::http::interim::Interim;
+use crate::http::replay::Replay;
 use crate::http::server::{Client, Handler};
 use crate::http::{http1, http2};
 use crate::listener::{Stream, accept};
@@ -79,7 +80,8 @@ impl Handler for Outbound {
         headers::ensure_request_id(&mut head.headers, found, &mut *worker.rng.borrow_mut());
 
         let style = Style::of(&head.headers, head.uri.path(), None);
-        let mut exchange = Exchange::begin(&self.client, head.method == Method::HEAD, style);
+        let body = Replay::new(source);
+        let mut exchange = Exchange::begin(&self.client, &head.method, style, body.clone());
         let protocol = match (&upgrade, style) {
             (Some(_), _) => "upgrade",
             (None, Style::Grpc) => "grpc",
@@ -113,7 +115,7 @@ impl Handler for Outbound {
             let tunnel = tunnel::open(&worker, &route, backend, head, exchange);
             return Box::pin(tunnel).await;
         }
-        let call = send::Call::new(&worker, &route, backend, head, authority, source, &interim);
+        let call = send::Call::new(&worker, &route, backend, head, authority, body, &interim);
         if upgrade.is_some() {
             return Box::pin(upgrade::send(call, exchange)).await;
         }

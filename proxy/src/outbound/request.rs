@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn heads() {
-        let body = Replay::new(Source::Empty, 0, None);
+        let body = Replay::new(Source::Empty);
         let (head, ()) = Request::get("http://Chat:80/v1/models?x=1")
             .header("host", "other")
             .body(())

@@ -43,15 +43,16 @@ impl<'a> Call<'a> {
         backend: &'a Backend,
         head: Parts,
         authority: Authority,
-        source: Source,
+        body: Replay,
         interim: &'a Arc<Interim>,
     ) -> Call<'a> {
         let length = headers::content_length(&head.headers);
+        body.keep(retry::kept_bytes(&route.rule), length);
         Call {
             worker,
             rule: &route.rule,
             backend,
-            body: Replay::new(source, retry::kept_bytes(&route.rule), length),
+            body,
             interim: (head.version != Version::HTTP_10).then_some(interim),
             grpc: headers::is_grpc(&head.headers),
             head,
@@ -143,7 +144,6 @@ struct Answer {
 
 /// Sends the request and answers the client.
 pub(super) async fn send(call: Call<'_>, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
-    exchange.set_request(call.body.clone());
     let deadline = call.head_deadline(&exchange);
     let trying = try_endpoints(&call, &mut exchange);
     let answer = match Deadline::limit(deadline, trying).await {

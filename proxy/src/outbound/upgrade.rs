@@ -28,7 +28,6 @@ pub(super) async fn send(
             "this connection cannot change its protocol",
         );
     };
-    exchange.set_request(call.body.clone());
     let deadline = call.head_deadline(&exchange);
     let trying = try_endpoints(&call, &mut exchange);
     let (mut response, in_flight, from_sidecar) = match Deadline::limit(deadline, trying).await {

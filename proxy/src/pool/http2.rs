@@ -251,10 +251,7 @@ async fn acquire(
 ) -> Result<Rc<Http2>, Failure> {
     loop {
         let made = {
-            let identity = match target.peer {
-                Some(_) => Some(worker.shared.tls.load()),
-                None => None,
-            };
+            let identity = target.peer.map(|_| worker.shared.tls.load());
             let identity = match &identity {
                 Some(guard) => Some(guard.as_ref().ok_or(Failure::before(Reason::NotReady))?),
                 None => None,

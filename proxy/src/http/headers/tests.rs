@@ -111,7 +111,7 @@ fn upgrades() {
     ]);
     let wanted = wanted_upgrade(&asked).unwrap();
     assert_eq!(wanted, "websocket");
-    let mut map = asked.clone();
+    let mut map = asked;
     clean_request(&mut map, Some(&wanted));
     assert_eq!(map["connection"], "upgrade");
     assert_eq!(map["upgrade"], "websocket");

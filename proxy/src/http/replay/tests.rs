@@ -56,6 +56,12 @@ async fn source(chunks: Vec<&'static str>, trailers: bool) -> Source {
     Source::http1(take.await.unwrap(), None)
 }
 
+fn kept(source: Source, cap: usize, length: Option<u64>) -> Replay {
+    let replay = Replay::new(source);
+    replay.keep(cap, length);
+    replay
+}
+
 async fn text(body: RequestBody) -> Result<(String, bool), BodyError> {
     let collected = body.collect().await?;
     let trailers = collected.trailers().is_some();
@@ -69,7 +75,7 @@ async fn text(body: RequestBody) -> Result<(String, bool), BodyError> {
 async fn is_the_same_each_time() {
     LocalSet::new()
         .run_until(async {
-            let replay = Replay::new(source(vec!["one ", "two"], true).await, 100, None);
+            let replay = kept(source(vec!["one ", "two"], true).await, 100, None);
             assert_eq!(text(replay.body()).await.unwrap(), ("one two".into(), true));
             assert!(replay.can_repeat());
             assert!(replay.is_sent());
@@ -85,7 +91,7 @@ async fn is_the_same_each_time() {
 async fn goes_on_where_the_first_try_stopped() {
     LocalSet::new()
         .run_until(async {
-            let replay = Replay::new(source(vec!["one ", "two"], false).await, 100, None);
+            let replay = kept(source(vec!["one ", "two"], false).await, 100, None);
             let mut first = replay.body();
             let frame = first.frame().await.unwrap().unwrap();
             assert!(frame.is_data());
@@ -106,12 +112,12 @@ async fn goes_on_where_the_first_try_stopped() {
 async fn too_long_is_sent_once() {
     LocalSet::new()
         .run_until(async {
-            let replay = Replay::new(source(vec!["one ", "two"], false).await, 5, None);
+            let replay = kept(source(vec!["one ", "two"], false).await, 5, None);
             assert!(replay.can_repeat(), "nothing was sent yet");
             assert_eq!(text(replay.body()).await.unwrap().0, "one two");
             assert!(!replay.can_repeat());
 
-            let replay = Replay::new(source(vec!["one ", "two"], false).await, 100, Some(101));
+            let replay = kept(source(vec!["one ", "two"], false).await, 100, Some(101));
             assert!(replay.can_repeat());
             let mut body = replay.body();
             body.frame().await.unwrap().unwrap();
@@ -124,7 +130,7 @@ async fn too_long_is_sent_once() {
 async fn sealed_keeps_nothing_and_loses_nothing() {
     LocalSet::new()
         .run_until(async {
-            let replay = Replay::new(source(vec!["one ", "two ", "three"], true).await, 100, None);
+            let replay = kept(source(vec!["one ", "two ", "three"], true).await, 100, None);
             let mut first = replay.body();
             first.frame().await.unwrap().unwrap();
             drop(first);
@@ -138,7 +144,7 @@ async fn sealed_keeps_nothing_and_loses_nothing() {
 
 #[test]
 fn no_body_can_always_be_repeated() {
-    let replay = Replay::new(Source::Empty, 0, None);
+    let replay = kept(Source::Empty, 0, None);
     assert!(replay.body().is_end_stream());
     assert!(replay.can_repeat());
     assert!(replay.is_sent());

@@ -387,3 +387,20 @@ async fn what_a_client_breaks_is_not_the_upstreams_fault() {
     assert_eq!(line["reason"], "client-gone", "{line}");
     assert_eq!(line["attempts"], 1);
 }
+
+#[tokio::test]
+async fn an_answer_reaches_a_client_that_is_still_sending() {
+    let caller = plain(Calls::default(), &[]);
+    for _ in 0..10 {
+        let mut client = Http1::connect(caller.outbound()).await;
+        client
+            .write("POST / HTTP/1.1\r\nhost: chat\r\ncontent-length: 4000000\r\n\r\n")
+            .await;
+        let chunk = [7; 100_000];
+        for _ in 0..40 {
+            client.stream.write_all(&chunk).await.unwrap();
+        }
+        let head = client.head().await;
+        assert_eq!((head.status, head.reason()), (503, "no-endpoints"));
+    }
+}

@@ -18,7 +18,7 @@ async fn mirror(request: Request<Incoming>) -> Response<Full<Bytes>> {
     for (name, value) in &trailers {
         seen.push_str(&format!("trailer {name}: {}\n", value.to_str().unwrap()));
     }
-    seen.push_str(&String::from_utf8(collected.to_bytes().to_vec()).unwrap());
+    seen.push_str(std::str::from_utf8(&collected.to_bytes()).unwrap());
     text(&seen)
 }
 
