@@ -19,7 +19,7 @@ use super::exchange::ResponseBody;
 use super::interim::Interim;
 use super::pump::Pump;
 use super::server::Handler;
-use crate::listener::Stream;
+use crate::listener::{Stream, gather};
 
 pub(crate) use ping::Pinger;
 
@@ -56,6 +56,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves a connection to its end.
 pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
+    let (stream, gathering) = gather(stream);
     let handshake = Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -66,8 +67,13 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
         .max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
         .data_frame_budget(FRAME_BUDGET)
         .handshake::<_, Bytes>(stream);
-    let Ok(Ok(mut connection)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, Box::pin(handshake)).await
-    else {
+    let mut handshake = Box::pin(handshake);
+    let handshake = std::future::poll_fn(|cx| {
+        let polled = handshake.as_mut().poll(cx);
+        gathering.poll(cx);
+        polled
+    });
+    let Ok(Ok(mut connection)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await else {
         return;
     };
     let mut pinger = connection.ping_pong().map(Pinger::new);
@@ -88,6 +94,7 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
                 Poll::Pending => break,
             }
         }
+        gathering.poll(cx);
         match &mut pinger {
             // The peer is gone without a word; so are its requests.
             Some(pinger) => pinger.poll(cx),

@@ -2,10 +2,12 @@
 
 mod accept;
 mod connections;
+mod gather;
 mod sockets;
 mod stream;
 
 pub(crate) use accept::accept;
 pub(crate) use connections::{Connection, Connections};
+pub(crate) use gather::{Gathered, Gathering, gather};
 pub(crate) use sockets::{Sockets, reaches};
 pub(crate) use stream::Stream;

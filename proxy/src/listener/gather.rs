@@ -1,0 +1,162 @@
+//! One write for all that an HTTP/2 connection has to say in one turn of its task.
+//!
+//! h2 writes and flushes each larger DATA frame by itself. Under load a connection between two sidecars has dozens of them
+//! to send at a time, and each write is a TLS record and a system call, the most expensive thing on the request's path. So a
+//! flush of h2's only gathers, and the task that drives the connection writes ([`Gathering::poll`]) once h2 has nothing
+//! more to do: nothing waits longer than this turn.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Stream;
+
+/// Bytes gathered before they are written though there is more: two full frames, or two TLS records.
+const LIMIT: usize = 32 * 1024;
+
+/// What a quiet connection keeps of its buffer.
+const KEPT: usize = 4 * 1024;
+
+/// A stream whose writes are gathered.
+#[derive(Debug)]
+pub(crate) struct Gathered<S = Stream>(Rc<RefCell<State<S>>>);
+
+/// The other end: writes what was gathered.
+#[derive(Debug)]
+pub(crate) struct Gathering<S = Stream>(Rc<RefCell<State<S>>>);
+
+#[derive(Debug)]
+struct State<S> {
+    stream: S,
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that are written already.
+    written: usize,
+    /// A write that failed out of h2's sight: its next call hears of it.
+    failed: Option<io::Error>,
+}
+
+/// Splits a stream for h2 and for the task that drives it.
+pub(crate) fn gather<S>(stream: S) -> (Gathered<S>, Gathering<S>) {
+    let state = Rc::new(RefCell::new(State {
+        stream,
+        buffer: Vec::new(),
+        written: 0,
+        failed: None,
+    }));
+    (Gathered(Rc::clone(&state)), Gathering(state))
+}
+
+impl<S: AsyncWrite + Unpin> Gathering<S> {
+    /// Writes as much as the socket takes. Call it after h2 in each turn of the task; it wakes the task when there is room
+    /// for more, and when h2 has to be told of an error.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) {
+        let mut state = self.0.borrow_mut();
+        if let Poll::Ready(Err(error)) = state.poll_flush(cx) {
+            state.failed = Some(error);
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> State<S> {
+    fn waiting(&self) -> usize {
+        self.buffer.len() - self.written
+    }
+
+    /// Writes everything that was gathered.
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.waiting() > 0 {
+            let bytes = &self.buffer[self.written..];
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written;
+        }
+        self.written = 0;
+        self.buffer.clear();
+        self.buffer.shrink_to(KEPT);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.waiting() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    /// Makes room for at least one byte. What is written stays in the buffer until all is, so the buffer's length counts.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.buffer.len() >= LIMIT {
+            ready!(self.poll_drain(cx))?;
+        }
+        Poll::Ready(Ok(LIMIT - self.buffer.len()))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.0.borrow_mut();
+        if let Some(error) = state.failed.take() {
+            return Poll::Ready(Err(error));
+        }
+        Pin::new(&mut state.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.0.borrow_mut();
+        let room = ready!(state.poll_room(cx))?;
+        let mut taken = 0;
+        for buf in bufs {
+            let part = &buf[..buf.len().min(room - taken)];
+            state.buffer.extend_from_slice(part);
+            taken += part.len();
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// Writes nothing: that is [`Gathering::poll`]'s.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.borrow_mut();
+        ready!(state.poll_flush(cx))?;
+        Pin::new(&mut state.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests;
