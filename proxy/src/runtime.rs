@@ -239,4 +239,4 @@ impl std::fmt::Debug for Worker {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

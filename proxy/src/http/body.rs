@@ -139,7 +139,8 @@ impl Http1Source {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         match frame {
             Some(Ok(frame)) => {
-                if self.incoming.is_end_stream() {
+                // Nothing follows trailers, and nobody asks whether something does.
+                if frame.is_trailers() || self.incoming.is_end_stream() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))

@@ -21,6 +21,7 @@ const OURS: &str = "x-outrigger-";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     request_id: bool,
+    traceparent: bool,
 }
 
 /// Which headers a single pass over the names has met. Removing a header costs a hash and a probe; most requests have none
@@ -40,6 +41,7 @@ struct Met {
     client_cert: bool,
     ours: bool,
     request_id: bool,
+    traceparent: bool,
 }
 
 impl Met {
@@ -69,6 +71,7 @@ impl Met {
                         b"keep-alive" => met.keep_alive = true,
                         b"proxy-connection" => met.proxy_connection = true,
                         b"http2-settings" => met.http2_settings = true,
+                        b"traceparent" => met.traceparent = true,
                         _ => {}
                     }
                 }
@@ -110,6 +113,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, upgrade: Option<&HeaderValu
     Found {
         // A `connection: x-request-id` has removed it.
         request_id: met.request_id && (!met.connection || headers.contains_key(REQUEST_ID)),
+        traceparent: met.traceparent,
     }
 }
 
@@ -209,8 +213,19 @@ fn keep_trailers_only(headers: &mut HeaderMap) {
 }
 
 /// Gives the request an id if it has none.
+///
+/// Ids are marked as sensitive: HTTP/2 then leaves them out of the table of repeated headers (RFC 7541, section 7.1.3), where
+/// they would push out what does repeat.
 pub(crate) fn ensure_request_id(headers: &mut HeaderMap, found: Found, rng: &mut impl Rng) {
+    if found.traceparent
+        && let Some(value) = headers.get_mut(TRACEPARENT)
+    {
+        value.set_sensitive(true);
+    }
     if found.request_id {
+        if let Some(value) = headers.get_mut(REQUEST_ID) {
+            value.set_sensitive(true);
+        }
         return;
     }
     const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -222,7 +237,8 @@ pub(crate) fn ensure_request_id(headers: &mut HeaderMap, found: Found, rng: &mut
             bits >>= 4;
         }
     }
-    if let Ok(value) = HeaderValue::from_bytes(&text) {
+    if let Ok(mut value) = HeaderValue::from_bytes(&text) {
+        value.set_sensitive(true);
         headers.insert(REQUEST_ID, value);
     }
 }

@@ -1,5 +1,6 @@
 //! HTTP as the data path sees it: bodies, headers, clocks, error replies, and the two servers.
 
+pub(crate) mod arrival;
 pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod clock;

@@ -5,25 +5,24 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::header::HeaderValue;
-use http::request::Parts;
 use http::uri::Authority;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
 
 use super::{application, port};
 use crate::error::Reason;
-use crate::http::authority;
+use crate::http::arrival::Arrived;
 use crate::http::body::Source;
 use crate::http::errors::Style;
 use crate::http::exchange::{Exchange, ResponseBody};
 use crate::http::headers;
 use crate::http::interim::Interim;
-use crate::http::replay::Replay;
 use crate::http::server::{Client, Handler};
 use crate::http::upgrade;
 use crate::identity::SpiffeId;
 use crate::outbound::request;
 use crate::policy::{InboundPort, Protocol, Snapshot};
-use crate::pool::{self, Failure};
+use crate::pool::{self, Failure, Path};
 use crate::runtime::Worker;
 use crate::telemetry::metrics::RequestMetrics;
 use crate::telemetry::{Direction, Outcome};
@@ -101,82 +100,67 @@ impl Inbound {
         *last = Some(resolved.clone());
         Some(resolved)
     }
+
+    /// Finds out what the request is for.
+    fn begin(
+        &self,
+        snapshot: Arc<Snapshot>,
+        mut request: Box<Arrived>,
+        exchange: &mut Exchange,
+    ) -> Result<Call, (Reason, String)> {
+        let Some(resolved) = self.resolve(snapshot, &request.authority) else {
+            let name = self.server_name.as_deref();
+            let name = name.unwrap_or(request.authority.as_str());
+            return Err((
+                Reason::UnknownService,
+                format!("{name:?} is not served here"),
+            ));
+        };
+        let port = resolved.port;
+        exchange.set_metrics(&resolved.metrics);
+        exchange.log_service(&port.service);
+        if port.protocol == Protocol::Grpc {
+            exchange.set_style(Style::Grpc);
+        }
+        if request.head.method == Method::CONNECT {
+            let detail = "CONNECT goes to outbound listeners";
+            return Err((Reason::MethodNotSupported, detail.into()));
+        }
+        if application::is_own(&self.client.worker, &port) {
+            let detail = "the application's address is a listener of this sidecar";
+            return Err((Reason::LoopDetected, detail.into()));
+        }
+        exchange.log_attempt(port.application, None);
+        request.keep(KEPT);
+        let client_side = if request.upgrade {
+            request.head.extensions.remove::<OnUpgrade>()
+        } else {
+            None
+        };
+        Ok(Call {
+            port,
+            request,
+            client_side,
+        })
+    }
 }
 
 impl Handler for Inbound {
-    async fn handle(
+    fn handle(
         self: Rc<Self>,
         request: Request<Source>,
         interim: Arc<Interim>,
-    ) -> Response<ResponseBody> {
-        let worker = &self.client.worker;
-        let snapshot = worker.shared.snapshot.load_full();
-        let (mut head, source) = request.into_parts();
-        let upgrade = headers::wanted_upgrade(&head.headers);
-        let found = headers::clean_request(&mut head.headers, upgrade.as_ref());
-        headers::ensure_request_id(&mut head.headers, found, &mut *worker.rng.borrow_mut());
-        if let Some(certificate) = &self.certificate {
-            head.headers
-                .insert(headers::CLIENT_CERT, certificate.clone());
-        }
-
-        let style = Style::of(&head.headers, head.uri.path(), None);
-        let body = Replay::new(source);
-        let mut exchange = Exchange::begin(&self.client, &head.method, style, body.clone());
-        let protocol = match (&upgrade, style) {
-            (Some(_), _) => "upgrade",
-            (None, Style::Grpc) => "grpc",
-            _ if head.version == Version::HTTP_2 => "h2",
-            _ => "http/1.1",
-        };
-        exchange.log_request(snapshot.mesh.access_log, protocol, &head);
+    ) -> impl Future<Output = Response<ResponseBody>> + 'static {
+        let snapshot = self.client.worker.shared.snapshot.load_full();
+        let certificate = self.certificate.as_ref();
+        let (arrived, mut exchange) =
+            Arrived::new(&self.client, &snapshot, request, interim, certificate);
         exchange.log_peer(self.peer.as_ref());
-
-        let authority = match authority::of(&head) {
-            Ok(authority) => authority,
-            Err(error) => return exchange.fail(Reason::BadRequest, &error.to_string()),
+        let begun = match arrived {
+            Ok(arrived) => self.begin(snapshot, arrived, &mut exchange),
+            Err(error) => Err((Reason::BadRequest, error.to_string())),
         };
-        let Some(resolved) = self.resolve(snapshot, &authority) else {
-            let name = self.server_name.as_deref().unwrap_or(authority.as_str());
-            return exchange.fail(
-                Reason::UnknownService,
-                &format!("{name:?} is not served here"),
-            );
-        };
-        let port = &resolved.port;
-        exchange.set_metrics(&resolved.metrics);
-        exchange.log_service(&port.service);
-        exchange.set_style(Style::of(
-            &head.headers,
-            head.uri.path(),
-            Some(port.protocol),
-        ));
-        if head.method == Method::CONNECT {
-            return exchange.fail(
-                Reason::MethodNotSupported,
-                "CONNECT goes to outbound listeners",
-            );
-        }
-        if application::is_own(worker, port) {
-            return exchange.fail(
-                Reason::LoopDetected,
-                "the application's address is a listener of this sidecar",
-            );
-        }
-        let length = headers::content_length(&head.headers);
-        body.keep(KEPT, length);
-        exchange.log_attempt(port.application, None);
-        let call = Call {
-            worker,
-            port,
-            head,
-            authority,
-            body,
-        };
-        if upgrade.is_some() {
-            return Box::pin(send_upgrade(call, exchange)).await;
-        }
-        send(call, &interim, exchange).await
+        respond(self, begun, exchange)
     }
 
     fn client(&self) -> &Rc<Client> {
@@ -195,33 +179,43 @@ impl Handler for Inbound {
 }
 
 /// A request on its way to the application.
-struct Call<'a> {
-    worker: &'a Rc<Worker>,
-    port: &'a InboundPort,
-    head: Parts,
-    authority: Authority,
-    body: Replay,
+struct Call {
+    port: Arc<InboundPort>,
+    request: Box<Arrived>,
+    client_side: Option<OnUpgrade>,
 }
 
-async fn send(
-    call: Call<'_>,
-    interim: &Arc<Interim>,
+/// From the request to the response's head.
+async fn respond(
+    inbound: Rc<Inbound>,
+    begun: Result<Call, (Reason, String)>,
     exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
-    let interim = (call.head.version != Version::HTTP_10).then_some(interim);
-    let http2 = matches!(call.port.protocol, Protocol::Http2 | Protocol::Grpc)
-        || headers::is_grpc(&call.head.headers);
-    let target = application::target(call.port);
+    let worker = &inbound.client.worker;
+    match begun {
+        Err((reason, detail)) => exchange.fail(reason, &detail),
+        Ok(call) if call.request.upgrade => Box::pin(send_upgrade(worker, call, exchange)).await,
+        Ok(call) => send(worker, &call, exchange).await,
+    }
+}
+
+async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Response<ResponseBody> {
+    let request = &*call.request;
+    let http2 = matches!(call.port.protocol, Protocol::Http2 | Protocol::Grpc) || request.grpc;
+    let target = application::target(&call.port);
+    let path = Path {
+        worker,
+        direction: Direction::Inbound,
+        target: &target,
+        interim: request.interim(),
+    };
     let mut tries = 0;
     let result = loop {
         tries += 1;
-        let body = call.body.body();
         let result = if http2 {
-            let request = request::http2(&call.head, &call.authority, body);
-            pool::send_http2(call.worker, Direction::Inbound, target, request, interim).await
+            pool::send_http2(path, || request::http2(request)).await
         } else {
-            let request = request::http1(&call.head, &call.authority, body);
-            pool::send_http1(call.worker, Direction::Inbound, target, request, interim).await
+            pool::send_http1(path, || request::http1(request)).await
         };
         match result {
             Err(failure) if tries < STALE_TRIES && call.may_repeat(failure) => {}
@@ -230,7 +224,7 @@ async fn send(
     };
     match result {
         Ok(mut response) => {
-            call.body.seal();
+            request.body.seal();
             headers::clean_response(response.headers_mut(), false);
             exchange.answer(response, None, call.port.stream_idle_timeout, None)
         }
@@ -241,13 +235,14 @@ async fn send(
     }
 }
 
-impl Call<'_> {
+impl Call {
     /// Whether a connection broke in a way that says nothing about the application: one that it closed while it was idle, or
     /// a stream that it did not take.
     fn may_repeat(&self, failure: Failure) -> bool {
         let untouched = failure.unprocessed
-            || (failure.stale && (!self.body.is_sent() || self.head.method.is_idempotent()));
-        failure.reason == Reason::UpstreamReset && untouched && self.body.can_repeat()
+            || (failure.stale
+                && (!self.request.body.is_sent() || self.request.head.method.is_idempotent()));
+        failure.reason == Reason::UpstreamReset && untouched && self.request.body.can_repeat()
     }
 
     fn describe(&self, reason: Reason) -> String {
@@ -269,37 +264,39 @@ impl Call<'_> {
 }
 
 /// A request that wants to change the protocol, on a connection of its own.
-async fn send_upgrade(mut call: Call<'_>, exchange: Box<Exchange>) -> Response<ResponseBody> {
-    let Some(client_side) = call.head.extensions.remove::<hyper::upgrade::OnUpgrade>() else {
-        return exchange.fail(
-            Reason::BadRequest,
-            "this connection cannot change its protocol",
-        );
-    };
+async fn send_upgrade(
+    worker: &Rc<Worker>,
+    call: Call,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
     let idle = call.port.stream_idle_timeout;
-    let target = application::target(call.port);
-    let opened = pool::open_for_upgrade(call.worker, Direction::Inbound, target).await;
-    let mut send = match opened {
-        Ok(send) => send,
+    let target = application::target(&call.port);
+    let path = Path {
+        worker,
+        direction: Direction::Inbound,
+        target: &target,
+        interim: None,
+    };
+    let sent = pool::send_for_upgrade(path, || request::http1(&call.request)).await;
+    let mut response = match sent {
+        Ok(response) => response,
         Err(failure) => {
             let detail = call.describe(failure.reason);
             return exchange.fail(failure.reason, &detail);
         }
     };
-    let request = request::http1(&call.head, &call.authority, call.body.body());
-    let mut response = match send.send_request(request).await {
-        Ok(response) => response.map(|incoming| Source::http1(incoming, None)),
-        Err(_) => {
-            let detail = call.describe(Reason::UpstreamReset);
-            return exchange.fail(Reason::UpstreamReset, &detail);
-        }
-    };
-    call.body.seal();
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let server_side = upgrade::of_response(&mut response);
-        let (head, _) = response.into_parts();
-        return upgrade::join(exchange, head, client_side, server_side, None, idle);
+    call.request.body.seal();
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        headers::clean_response(response.headers_mut(), false);
+        return exchange.answer(response, None, idle, None);
     }
-    headers::clean_response(response.headers_mut(), false);
-    exchange.answer(response, None, idle, None)
+    let Some(client_side) = call.client_side else {
+        return exchange.fail(
+            Reason::BadRequest,
+            "this connection cannot change its protocol",
+        );
+    };
+    let server_side = upgrade::of_response(&mut response);
+    let (head, _) = response.into_parts();
+    upgrade::join(exchange, head, client_side, server_side, None, idle)
 }

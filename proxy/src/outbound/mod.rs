@@ -11,25 +11,28 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, Version};
+use http::{Method, Request, Response};
+use hyper::upgrade::OnUpgrade;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::detect::{self, Detected};
 use crate::error::Reason;
-use crate::http::authority;
+use crate::http::arrival::Arrived;
+use crate::http::authority::InvalidAuthority;
 use crate::http::body::Source;
 use crate::http::errors::Style;
 use crate::http::exchange::{Exchange, ResponseBody};
-use crate::http::headers;
 use crate::http::interim::Interim;
-use crate::http::replay::Replay;
 use crate::http::server::{Client, Handler};
 use crate::http::{http1, http2};
 use crate::listener::{Stream, accept};
+use crate::policy::{Protocol, Snapshot};
 use crate::runtime::Worker;
 use crate::telemetry::metrics::Wire;
 use crate::telemetry::{Direction, Outcome};
+
+use send::Call;
 
 /// Accepts the application's connections until a drain begins.
 pub(crate) async fn listen(worker: Rc<Worker>, socket: TcpListener) {
@@ -67,59 +70,14 @@ struct Outbound {
 }
 
 impl Handler for Outbound {
-    async fn handle(
+    fn handle(
         self: Rc<Self>,
         request: Request<Source>,
         interim: Arc<Interim>,
-    ) -> Response<ResponseBody> {
-        let worker = Rc::clone(&self.client.worker);
-        let snapshot = worker.shared.snapshot.load_full();
-        let (mut head, source) = request.into_parts();
-        let upgrade = headers::wanted_upgrade(&head.headers);
-        let found = headers::clean_request(&mut head.headers, upgrade.as_ref());
-        headers::ensure_request_id(&mut head.headers, found, &mut *worker.rng.borrow_mut());
-
-        let style = Style::of(&head.headers, head.uri.path(), None);
-        let body = Replay::new(source);
-        let mut exchange = Exchange::begin(&self.client, &head.method, style, body.clone());
-        let protocol = match (&upgrade, style) {
-            (Some(_), _) => "upgrade",
-            (None, Style::Grpc) => "grpc",
-            _ if head.version == Version::HTTP_2 => "h2",
-            _ => "http/1.1",
-        };
-        exchange.log_request(snapshot.mesh.access_log, protocol, &head);
-
-        let authority = match authority::of(&head) {
-            Ok(authority) => authority,
-            Err(error) => return exchange.fail(Reason::BadRequest, &error.to_string()),
-        };
-        let route = match route::find(&worker, &snapshot, &head, &authority).await {
-            Ok(route) => route,
-            Err(failed) => return exchange.fail(failed.reason, &failed.detail),
-        };
-        drop(snapshot);
-        let backend = {
-            let mut rng = worker.rng.borrow_mut();
-            route.rule.choose(&mut *rng)
-        };
-        exchange.set_metrics(&backend.metrics);
-        exchange.log_route(&route.service.name, &route.rule.route);
-        exchange.set_style(Style::of(
-            &head.headers,
-            head.uri.path(),
-            Some(backend.protocol),
-        ));
-
-        if head.method == Method::CONNECT {
-            let tunnel = tunnel::open(&worker, &route, backend, head, exchange);
-            return Box::pin(tunnel).await;
-        }
-        let call = send::Call::new(&worker, &route, backend, head, authority, body, &interim);
-        if upgrade.is_some() {
-            return Box::pin(upgrade::send(call, exchange)).await;
-        }
-        send::send(call, exchange).await
+    ) -> impl Future<Output = Response<ResponseBody>> + 'static {
+        let snapshot = self.client.worker.shared.snapshot.load_full();
+        let (arrived, exchange) = Arrived::new(&self.client, &snapshot, request, interim, None);
+        respond(self, snapshot, arrived, exchange)
     }
 
     fn client(&self) -> &Rc<Client> {
@@ -135,4 +93,49 @@ impl Handler for Outbound {
             ..Outcome::default()
         });
     }
+}
+
+/// From the request to the response's head.
+async fn respond(
+    outbound: Rc<Outbound>,
+    snapshot: Arc<Snapshot>,
+    arrived: Result<Box<Arrived>, InvalidAuthority>,
+    mut exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let mut arrived = match arrived {
+        Ok(arrived) => arrived,
+        Err(error) => return exchange.fail(Reason::BadRequest, &error.to_string()),
+    };
+    let worker = &outbound.client.worker;
+    let route = match route::find(worker, &snapshot, &arrived).await {
+        Ok(route) => route,
+        Err(failed) => return exchange.fail(failed.reason, &failed.detail),
+    };
+    // What waits for a model must not hold a configuration that is no longer in effect.
+    drop(snapshot);
+    let backend = route.rule.choose(&mut *worker.rng.borrow_mut());
+    exchange.set_metrics(&backend.metrics);
+    exchange.log_route(&route.service.name, &route.rule.route);
+    if backend.protocol == Protocol::Grpc {
+        exchange.set_style(Style::Grpc);
+    }
+    if arrived.head.method == Method::CONNECT {
+        let tunnel = tunnel::open(worker, &route, backend, &mut arrived, exchange);
+        return Box::pin(tunnel).await;
+    }
+    let client_side = if arrived.upgrade {
+        arrived.head.extensions.remove::<OnUpgrade>()
+    } else {
+        None
+    };
+    let call = Call {
+        worker,
+        rule: &route.rule,
+        backend,
+        request: &arrived,
+    };
+    if arrived.upgrade {
+        return Box::pin(upgrade::send(call, client_side, exchange)).await;
+    }
+    send::send(call, exchange).await
 }

@@ -2,22 +2,20 @@
 
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
 
+use crate::http::arrival::Arrived;
 use crate::http::replay::RequestBody;
 
 /// Over HTTP/2: the authority stands in the URI. Between sidecars the scheme is what the application said it is: plain HTTP.
-pub(crate) fn http2(
-    head: &Parts,
-    authority: &Authority,
-    body: RequestBody,
-) -> Request<RequestBody> {
+pub(crate) fn http2(arrived: &Arrived) -> Request<RequestBody> {
+    let head = &arrived.head;
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(Scheme::HTTP);
-    uri.authority = Some(authority.clone());
+    uri.authority = Some(arrived.authority.clone());
     uri.path_and_query = Some(path_and_query(head));
-    let mut request = Request::new(body);
+    let mut request = Request::new(arrived.body.body());
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = head.headers.clone();
@@ -30,19 +28,17 @@ pub(crate) fn http2(
 }
 
 /// Over HTTP/1.1: origin form, and a `Host` header.
-pub(crate) fn http1(
-    head: &Parts,
-    authority: &Authority,
-    body: RequestBody,
-) -> Request<RequestBody> {
-    let mut request = Request::new(body);
+pub(crate) fn http1(arrived: &Arrived) -> Request<RequestBody> {
+    let head = &arrived.head;
+    let mut request = Request::new(arrived.body.body());
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = head.headers.clone();
-    if head.uri.authority().is_none() && head.headers.contains_key(header::HOST) {
-        // It is where the authority was taken from.
-    } else if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-        request.headers_mut().insert(header::HOST, host);
+    if head.uri.authority().is_some() || !head.headers.contains_key(header::HOST) {
+        // An authority has only characters that a header may have.
+        if let Ok(host) = HeaderValue::from_str(arrived.authority.as_str()) {
+            request.headers_mut().insert(header::HOST, host);
+        }
     }
     *request.uri_mut() = Uri::from(path_and_query(head));
     request
@@ -56,36 +52,4 @@ fn path_and_query(head: &Parts) -> PathAndQuery {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::{http1, http2};
-    use crate::http::body::Source;
-    use crate::http::replay::Replay;
-    use http::Request;
-
-    #[test]
-    fn heads() {
-        let body = Replay::new(Source::Empty);
-        let (head, ()) = Request::get("http://Chat:80/v1/models?x=1")
-            .header("host", "other")
-            .body(())
-            .unwrap()
-            .into_parts();
-        let authority = head.uri.authority().unwrap();
-        let request = http1(&head, authority, body.body());
-        assert_eq!(request.uri(), "/v1/models?x=1");
-        assert_eq!(request.headers()["host"], "Chat:80");
-        let request = http2(&head, authority, body.body());
-        assert_eq!(request.uri(), "http://Chat:80/v1/models?x=1");
-        assert!(!request.headers().contains_key("host"));
-
-        let (head, ()) = Request::options("*")
-            .header("host", "chat")
-            .body(())
-            .unwrap()
-            .into_parts();
-        let request = http1(&head, &"chat".parse().unwrap(), body.body());
-        assert_eq!(request.uri(), "*");
-        assert_eq!(request.headers()["host"], "chat");
-    }
-}
+mod tests;

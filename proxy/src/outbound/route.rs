@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
-use http::request::Parts;
-use http::uri::Authority;
 
 use crate::error::Reason;
+use crate::http::arrival::Arrived;
 use crate::policy::matching::{self, RequestFacts};
 use crate::policy::{HostEntry, Protocol, Rule, Service, Snapshot};
 use crate::runtime::Worker;
@@ -28,9 +27,9 @@ pub(super) struct Failed {
 pub(super) async fn find(
     worker: &Worker,
     snapshot: &Snapshot,
-    head: &Parts,
-    authority: &Authority,
+    request: &Arrived,
 ) -> Result<Route, Failed> {
+    let (head, authority) = (&request.head, &request.authority);
     let name = lower_case(authority.as_str());
     let entry = match snapshot.hosts.get(&*name) {
         Some(entry) => entry.clone(),

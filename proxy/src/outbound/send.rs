@@ -1,70 +1,40 @@
 //! Sends a request to an endpoint of its backend, and to another one where that is safe or the policy says so.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::request::Parts;
-use http::uri::Authority;
-use http::{Request, Response, StatusCode, Version};
+use http::{Response, StatusCode};
 
 use super::request;
 use super::retry::{self, Next, Retries};
-use super::route::Route;
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
+use crate::http::arrival::Arrived;
 use crate::http::body::Source;
 use crate::http::clock::{self, Deadline};
 use crate::http::exchange::{Exchange, ResponseBody};
 use crate::http::headers;
-use crate::http::interim::Interim;
-use crate::http::replay::{Replay, RequestBody};
 use crate::policy::{Backend, Protocol, Rule};
-use crate::pool::{self, Failure, Target};
+use crate::pool::{self, Failure, Path, Target};
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
 
 /// A request on its way to a backend.
+#[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) worker: &'a Rc<Worker>,
     pub(super) rule: &'a Rule,
     pub(super) backend: &'a Backend,
-    pub(super) head: Parts,
-    pub(super) authority: Authority,
-    pub(super) body: Replay,
-    /// `None`: the client cannot take interim responses.
-    interim: Option<&'a Arc<Interim>>,
-    grpc: bool,
+    pub(super) request: &'a Arrived,
 }
 
-impl<'a> Call<'a> {
-    pub(super) fn new(
-        worker: &'a Rc<Worker>,
-        route: &'a Route,
-        backend: &'a Backend,
-        head: Parts,
-        authority: Authority,
-        body: Replay,
-        interim: &'a Arc<Interim>,
-    ) -> Call<'a> {
-        let length = headers::content_length(&head.headers);
-        body.keep(retry::kept_bytes(&route.rule), length);
-        Call {
-            worker,
-            rule: &route.rule,
-            backend,
-            body,
-            interim: (head.version != Version::HTTP_10).then_some(interim),
-            grpc: headers::is_grpc(&head.headers),
-            head,
-            authority,
-        }
-    }
-
+impl Call<'_> {
     /// The request clock: the policy's, or the caller's if that is shorter.
     pub(super) fn request_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
         let policy = self.rule.timeouts.request;
-        let caller = if self.grpc {
-            clock::grpc_timeout(&self.head.headers)
+        let caller = if self.request.grpc {
+            clock::grpc_timeout(&self.request.head.headers)
         } else {
             None
         };
@@ -144,16 +114,20 @@ struct Answer {
 
 /// Sends the request and answers the client.
 pub(super) async fn send(call: Call<'_>, mut exchange: Box<Exchange>) -> Response<ResponseBody> {
+    call.request.keep(retry::kept_bytes(call.rule));
     let deadline = call.head_deadline(&exchange);
-    let trying = try_endpoints(&call, &mut exchange);
-    let answer = match Deadline::limit(deadline, trying).await {
+    let result = {
+        let trying = pin!(try_endpoints(&call, &mut exchange));
+        Deadline::limit(deadline, trying).await
+    };
+    let answer = match result {
         Ok(Ok(answer)) => answer,
         Ok(Err(reason)) | Err(reason) => {
             let detail = call.describe(reason);
             return exchange.fail(reason, &detail);
         }
     };
-    call.body.seal();
+    call.request.body.seal();
     let Answer {
         mut response,
         in_flight,
@@ -174,7 +148,7 @@ pub(super) async fn send(call: Call<'_>, mut exchange: Box<Exchange>) -> Respons
 
 async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answer, Reason> {
     let metrics = &call.backend.metrics;
-    let mut retries = Retries::new(call.worker, call.rule, metrics, &call.head.method);
+    let mut retries = Retries::new(call.worker, call.rule, metrics, &call.request.head.method);
     let mut tried = Vec::new();
     loop {
         let Some(endpoint) = call.pick(&tried) else {
@@ -193,7 +167,11 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
                 Reason::PerTryTimeout,
             )
         });
-        let result = match Deadline::limit(limit, try_one(call, &endpoint)).await {
+        let tried_one = {
+            let trying = pin!(try_one(call, &endpoint));
+            Deadline::limit(limit, trying).await
+        };
+        let result = match tried_one {
             Ok(result) => result,
             Err(reason) => Err(Failure {
                 reason,
@@ -209,17 +187,17 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
                 if unprocessed || call.rule.retry.is_some() {
                     tried.push(endpoint);
                     let others = call.has_others(&tried);
-                    retries.after_response(response, unprocessed, &call.body, others)
+                    retries.after_response(response, unprocessed, &call.request.body, others)
                 } else {
                     Next::Stop
                 }
             }
-            Err(_) if call.body.is_broken() => return Err(Reason::ClientGone),
+            Err(_) if call.request.body.is_broken() => return Err(Reason::ClientGone),
             Err(failure) => {
                 in_flight.failed();
                 tried.push(endpoint);
                 let others = call.has_others(&tried);
-                retries.after_failure(*failure, &call.body, others)
+                retries.after_failure(*failure, &call.request.body, others)
             }
         };
         match next {
@@ -249,30 +227,20 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
 
 async fn try_one(call: &Call<'_>, endpoint: &Endpoint) -> Result<Response<Source>, Failure> {
     let target = Target::endpoint(endpoint, call.backend);
+    let request = call.request;
     let http2 = endpoint.mtls
         || matches!(call.backend.protocol, Protocol::Http2 | Protocol::Grpc)
-        || call.grpc;
-    let body = call.body.body();
+        || request.grpc;
+    let path = Path {
+        worker: call.worker,
+        direction: Direction::Outbound,
+        target: &target,
+        interim: request.interim(),
+    };
     if http2 {
-        let request: Request<RequestBody> = request::http2(&call.head, &call.authority, body);
-        pool::send_http2(
-            call.worker,
-            Direction::Outbound,
-            target,
-            request,
-            call.interim,
-        )
-        .await
+        pool::send_http2(path, || request::http2(request)).await
     } else {
-        let request = request::http1(&call.head, &call.authority, body);
-        pool::send_http1(
-            call.worker,
-            Direction::Outbound,
-            target,
-            request,
-            call.interim,
-        )
-        .await
+        pool::send_http1(path, || request::http1(request)).await
     }
 }
 

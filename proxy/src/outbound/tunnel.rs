@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
-use http::request::Parts;
 use http::{Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
 use super::route::Route;
 use crate::error::Reason;
+use crate::http::arrival::Arrived;
 use crate::http::exchange::{Exchange, ResponseBody};
 use crate::policy::Backend;
 use crate::runtime::Worker;
@@ -20,11 +20,11 @@ pub(super) async fn open(
     worker: &Rc<Worker>,
     route: &Route,
     backend: &Backend,
-    mut head: Parts,
+    request: &mut Arrived,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
-    let client_side = head.extensions.remove::<OnUpgrade>();
-    let (Some(client_side), true) = (client_side, head.version < Version::HTTP_2) else {
+    let client_side = request.head.extensions.remove::<OnUpgrade>();
+    let (Some(client_side), true) = (client_side, request.head.version < Version::HTTP_2) else {
         return exchange.fail(
             Reason::MethodNotSupported,
             "CONNECT is understood on HTTP/1.1 connections only",

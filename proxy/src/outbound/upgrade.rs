@@ -1,8 +1,10 @@
 //! Requests that want to change the protocol (WebSocket): HTTP/1.1 from end to end, on connections of their own.
 
+use std::pin::pin;
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
 
 use super::request;
 use super::retry::{Next, Retries};
@@ -12,32 +14,35 @@ use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::clock::Deadline;
 use crate::http::exchange::{Exchange, ResponseBody};
-use crate::http::replay::RequestBody;
 use crate::http::{headers, upgrade};
-use crate::pool::{self, Failure, Target};
+use crate::pool::{self, Failure, Path, Target};
 use crate::telemetry::Direction;
 
 /// Sends the request; where the upstream agrees, the two connections become one.
 pub(super) async fn send(
-    mut call: Call<'_>,
+    call: Call<'_>,
+    client_side: Option<OnUpgrade>,
     mut exchange: Box<Exchange>,
 ) -> Response<ResponseBody> {
-    let Some(client_side) = call.head.extensions.remove::<hyper::upgrade::OnUpgrade>() else {
+    let Some(client_side) = client_side else {
         return exchange.fail(
             Reason::BadRequest,
             "this connection cannot change its protocol",
         );
     };
     let deadline = call.head_deadline(&exchange);
-    let trying = try_endpoints(&call, &mut exchange);
-    let (mut response, in_flight, from_sidecar) = match Deadline::limit(deadline, trying).await {
+    let result = {
+        let trying = pin!(try_endpoints(&call, &mut exchange));
+        Deadline::limit(deadline, trying).await
+    };
+    let (mut response, in_flight, from_sidecar) = match result {
         Ok(Ok(answer)) => answer,
         Ok(Err(reason)) | Err(reason) => {
             let detail = call.describe(reason);
             return exchange.fail(reason, &detail);
         }
     };
-    call.body.seal();
+    call.request.body.seal();
     let idle = call.rule.timeouts.stream_idle;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let server_side = upgrade::of_response(&mut response);
@@ -62,7 +67,7 @@ async fn try_endpoints(
     exchange: &mut Exchange,
 ) -> Result<(Response<Source>, InFlight, bool), Reason> {
     let metrics = &call.backend.metrics;
-    let mut retries = Retries::new(call.worker, call.rule, metrics, &call.head.method);
+    let mut retries = Retries::new(call.worker, call.rule, metrics, &call.request.head.method);
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     loop {
         let Some(endpoint) = call.pick(&tried) else {
@@ -83,7 +88,7 @@ async fn try_endpoints(
         in_flight.failed();
         tried.push(endpoint);
         let others = call.has_others(&tried);
-        match retries.after_failure(failure, &call.body, others) {
+        match retries.after_failure(failure, &call.request.body, others) {
             Next::Again(pause) => tokio::time::sleep(pause).await,
             Next::Stop => return Err(failure.reason),
         }
@@ -92,15 +97,11 @@ async fn try_endpoints(
 
 async fn try_one(call: &Call<'_>, endpoint: &Endpoint) -> Result<Response<Source>, Failure> {
     let target = Target::endpoint(endpoint, call.backend);
-    let mut send = pool::open_for_upgrade(call.worker, Direction::Outbound, target).await?;
-    let request: Request<RequestBody> =
-        request::http1(&call.head, &call.authority, call.body.body());
-    match send.send_request(request).await {
-        Ok(response) => Ok(response.map(|incoming| Source::http1(incoming, None))),
-        Err(_) => Err(Failure {
-            reason: Reason::UpstreamReset,
-            unprocessed: false,
-            stale: false,
-        }),
-    }
+    let path = Path {
+        worker: call.worker,
+        direction: Direction::Outbound,
+        target: &target,
+        interim: None,
+    };
+    pool::send_for_upgrade(path, || request::http1(call.request)).await
 }

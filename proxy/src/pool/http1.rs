@@ -4,18 +4,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
-use super::{Alpn, Failure, HTTP1_IDLE, Place, Target, connect};
+use super::{Alpn, Failure, HTTP1_IDLE, Path, Place, connect};
 use crate::error::Reason;
 use crate::http::body::Source;
-use crate::http::interim::Interim;
 use crate::http::replay::RequestBody;
-use crate::listener::Stream;
-use crate::runtime::Worker;
-use crate::telemetry::Direction;
 use crate::telemetry::metrics::{Side, Wire};
 
 /// Most bytes of a response's head, and of what is buffered for writing.
@@ -113,109 +109,95 @@ impl Place {
     }
 }
 
-/// Sends a request on a pooled connection, or on a new one. `interim`: where responses before the response go.
+/// Sends a request on a pooled connection, or on a new one. `request` makes it, once for each connection that is tried.
 pub(crate) async fn send(
-    worker: &Worker,
-    direction: Direction,
-    target: Target<'_>,
-    mut request: Request<RequestBody>,
-    interim: Option<&Arc<Interim>>,
+    path: Path<'_>,
+    request: impl Fn() -> Request<RequestBody>,
 ) -> Result<Response<Source>, Failure> {
-    if let Some(interim) = interim {
-        let interim = Arc::clone(interim);
-        hyper::ext::on_informational(&mut request, move |response| {
-            interim.push(response.status(), response.headers());
-        });
-    }
-    let place = worker.pool.place(&target);
+    let place = path.worker.pool.place(path.target);
     place.used_at.set(Instant::now());
     loop {
         let pooled = place.http1.borrow_mut().take();
         let reused = pooled.is_some();
         let mut send = match pooled {
             Some(send) => send,
-            None => Box::pin(open(worker, direction, target)).await?,
+            None => Box::pin(open(path, false)).await?,
         };
-        match send.try_send_request(request).await {
+        let sent = send.try_send_request(path.with_interim(request()));
+        let mut error = match sent.await {
             Ok(response) => {
                 let lease = Http1Lease { send, place };
                 return Ok(response.map(|incoming| Source::http1(incoming, Some(lease))));
             }
-            Err(mut error) => match error.take_message() {
-                // Closed before it was written: the next one, or a new one.
-                Some(message) if reused => request = message,
-                message => {
-                    if reused {
-                        // The others have been idle for longer: what closed this one may have closed them.
-                        place.http1.take();
-                    }
-                    return Err(Failure {
-                        reason: Reason::UpstreamReset,
-                        unprocessed: message.is_some(),
-                        stale: reused,
-                    });
-                }
-            },
+            Err(error) => error,
+        };
+        // The message comes back where nothing of it was written.
+        let unsent = error.take_message().is_some();
+        if reused {
+            // The others have been idle for longer: what closed this one may have closed them.
+            place.http1.take();
+            if unsent {
+                continue;
+            }
         }
+        return Err(Failure {
+            reason: Reason::UpstreamReset,
+            unprocessed: unsent,
+            stale: reused,
+        });
     }
 }
 
-fn builder() -> Builder {
-    let mut builder = Builder::new();
-    builder.max_buf_size(MAX_BUFFER);
-    builder
+/// Sends a request that may turn its connection into something else, on a connection of its own.
+pub(crate) async fn send_for_upgrade(
+    path: Path<'_>,
+    request: impl Fn() -> Request<RequestBody>,
+) -> Result<Response<Source>, Failure> {
+    let mut send = open(path, true).await?;
+    match send.send_request(request()).await {
+        Ok(response) => Ok(response.map(|incoming| Source::http1(incoming, None))),
+        Err(_) => Err(Failure {
+            reason: Reason::UpstreamReset,
+            unprocessed: false,
+            stale: false,
+        }),
+    }
+}
+
+impl Path<'_> {
+    /// Has interim responses passed on.
+    fn with_interim(&self, mut request: Request<RequestBody>) -> Request<RequestBody> {
+        if let Some(interim) = self.interim {
+            let interim = Arc::clone(interim);
+            hyper::ext::on_informational(&mut request, move |response| {
+                interim.push(response.status(), response.headers());
+            });
+        }
+        request
+    }
 }
 
 /// A new connection, its task running.
-async fn open(
-    worker: &Worker,
-    direction: Direction,
-    target: Target<'_>,
-) -> Result<SendRequest<RequestBody>, Failure> {
-    let stream = connect(worker, target, Alpn::Http1).await?;
-    let open = worker
-        .shared
-        .metrics
-        .connection(direction, Side::Upstream, Wire::Http1);
-    let (send, connection) = handshake(stream).await?;
-    tokio::task::spawn_local(async move {
-        // Its error is told to whoever waits for a response.
-        let _ = connection.await;
-        drop(open);
-    });
-    Ok(send)
-}
-
-async fn handshake(
-    stream: Stream,
-) -> Result<
-    (
-        SendRequest<RequestBody>,
-        Connection<TokioIo<Stream>, RequestBody>,
-    ),
-    Failure,
-> {
-    builder()
+async fn open(path: Path<'_>, upgrade: bool) -> Result<SendRequest<RequestBody>, Failure> {
+    let stream = connect(path.worker, *path.target, Alpn::Http1).await?;
+    let metrics = &path.worker.shared.metrics;
+    let open = metrics.connection(path.direction, Side::Upstream, Wire::Http1);
+    let (send, connection) = Builder::new()
+        .max_buf_size(MAX_BUFFER)
         .handshake(TokioIo::new(stream))
         .await
-        .map_err(|_| Failure::before(Reason::ConnectFailed))
-}
-
-/// A new connection for one request that may turn it into something else.
-pub(crate) async fn open_for_upgrade(
-    worker: &Worker,
-    direction: Direction,
-    target: Target<'_>,
-) -> Result<SendRequest<RequestBody>, Failure> {
-    let stream = connect(worker, target, Alpn::Http1).await?;
-    let open = worker
-        .shared
-        .metrics
-        .connection(direction, Side::Upstream, Wire::Http1);
-    let (send, connection) = handshake(stream).await?;
-    tokio::task::spawn_local(async move {
-        let _ = connection.with_upgrades().await;
-        drop(open);
-    });
+        .map_err(|_| Failure::before(Reason::ConnectFailed))?;
+    // Its error is told to whoever waits for a response.
+    if upgrade {
+        tokio::task::spawn_local(async move {
+            let _ = connection.with_upgrades().await;
+            drop(open);
+        });
+    } else {
+        tokio::task::spawn_local(async move {
+            let _ = connection.await;
+            drop(open);
+        });
+    }
     Ok(send)
 }

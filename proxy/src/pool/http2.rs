@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::connect::reason;
-use super::{Alpn, Failure, HTTP2_IDLE, OwnedTarget, Place, Target, connect};
+use super::{Alpn, Failure, HTTP2_IDLE, OwnedTarget, Path, Place, connect};
 use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::http2::{
@@ -26,7 +26,7 @@ use crate::http::http2::{
 use crate::http::interim::Interim;
 use crate::http::pump::Pump;
 use crate::http::replay::RequestBody;
-use crate::listener::Stream;
+use crate::listener::{Gathered, Gathering, gather};
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
 use crate::telemetry::metrics::{OpenConnection, Side, Wire};
@@ -140,19 +140,30 @@ impl Drop for Http2Lease {
     }
 }
 
-/// Sends a request on a shared connection. `interim`: where responses before the response go.
+/// Sends a request on a shared connection. `request` makes it when there is one.
 pub(crate) async fn send(
-    worker: &Rc<Worker>,
-    direction: Direction,
-    target: Target<'_>,
-    request: Request<RequestBody>,
-    interim: Option<&Arc<Interim>>,
+    path: Path<'_>,
+    request: impl FnOnce() -> Request<RequestBody>,
 ) -> Result<Response<Source>, Failure> {
-    let place = worker.pool.place(&target);
+    let place = path.worker.pool.place(path.target);
     place.used_at.set(Instant::now());
-    let connection = acquire(worker, direction, &target, &place).await?;
-    let lease = Http2Lease::new(connection);
+    let connection = acquire(path, &place).await?;
+    let mut sending = begin(connection, request(), path.interim)?;
+    let result = std::future::poll_fn(|cx| sending.poll(cx)).await;
+    let Sending { lease, pump, .. } = sending;
+    match result {
+        Ok(response) => Ok(response.map(move |stream| into_source(stream, lease, pump))),
+        Err(error) => Err(failure(&error, &lease.connection)),
+    }
+}
 
+/// Hands a request to a connection.
+fn begin<'a>(
+    connection: Rc<Http2>,
+    request: Request<RequestBody>,
+    interim: Option<&'a Arc<Interim>>,
+) -> Result<Sending<'a>, Failure> {
+    let lease = Http2Lease::new(connection);
     let (head, body) = request.into_parts();
     let end = body.is_end_stream();
     let head = Request::from_parts(head, ());
@@ -166,23 +177,19 @@ pub(crate) async fn send(
             .set(error.is_io() || error.is_go_away());
         Failure::before(Reason::UpstreamReset)
     })?;
-    let mut sending = Sending {
+    Ok(Sending {
         response,
-        pump: (!end).then(|| Pump::new(body, stream)),
+        pump: (!end).then(|| Box::new(Pump::new(body, stream))),
         interim,
-    };
-    let result = std::future::poll_fn(|cx| sending.poll(cx)).await;
-    let response = result.map_err(|error| failure(&error, &lease.connection))?;
-
-    let pump = sending.pump.take();
-    Ok(response.map(move |stream| into_source(stream, lease, pump)))
+        lease,
+    })
 }
 
 /// A response's body; what is left of the request is sent beside it.
 fn into_source(
     stream: RecvStream,
     mut lease: Http2Lease,
-    pump: Option<Pump<RequestBody>>,
+    pump: Option<Box<Pump<RequestBody>>>,
 ) -> Source {
     if let Some(pump) = pump
         && !stream.is_end_stream()
@@ -199,8 +206,9 @@ fn into_source(
 /// A request on its way, until the response's head is there.
 struct Sending<'a> {
     response: ResponseFuture,
-    pump: Option<Pump<RequestBody>>,
+    pump: Option<Box<Pump<RequestBody>>>,
     interim: Option<&'a Arc<Interim>>,
+    lease: Http2Lease,
 }
 
 impl Sending<'_> {
@@ -243,12 +251,13 @@ fn failure(error: &h2::Error, connection: &Http2) -> Failure {
 }
 
 /// A connection with room for a stream. One at a time is made for a place; who comes meanwhile waits for it.
-async fn acquire(
-    worker: &Rc<Worker>,
-    direction: Direction,
-    target: &Target<'_>,
-    place: &Rc<Place>,
-) -> Result<Rc<Http2>, Failure> {
+async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure> {
+    let Path {
+        worker,
+        direction,
+        target,
+        ..
+    } = path;
     loop {
         let made = {
             let identity = target.peer.map(|_| worker.shared.tls.load());
@@ -315,6 +324,7 @@ async fn open(
         .shared
         .metrics
         .connection(direction, Side::Upstream, Wire::Http2);
+    let (stream, gathering) = gather(stream);
     let (send, connection) = Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -335,13 +345,14 @@ async fn open(
         identity,
         idle_since: Cell::new(Instant::now()),
     });
-    tokio::task::spawn_local(drive(connection, Rc::downgrade(&shared), open));
+    tokio::task::spawn_local(drive(connection, gathering, Rc::downgrade(&shared), open));
     Ok(shared)
 }
 
 /// Runs a connection to its end.
 async fn drive(
-    mut connection: h2::client::Connection<Stream, Bytes>,
+    mut connection: h2::client::Connection<Gathered, Bytes>,
+    gathering: Gathering,
     shared: std::rc::Weak<Http2>,
     open: OpenConnection,
 ) {
@@ -350,6 +361,7 @@ async fn drive(
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(result);
         }
+        gathering.poll(cx);
         match &mut pinger {
             // Gone without a word. Dropping the connection tells its streams.
             Some(pinger) => pinger.poll(cx).map(Ok),

@@ -18,11 +18,14 @@ use tokio::time::Instant;
 
 use crate::balance::{Endpoint, Load};
 use crate::error::Reason;
+use crate::http::interim::Interim;
 use crate::identity::SpiffeId;
 use crate::policy::{Backend, Upstream};
+use crate::runtime::Worker;
+use crate::telemetry::Direction;
 
 pub(crate) use connect::{Alpn, connect};
-pub(crate) use http1::{Http1Lease, open_for_upgrade, send as send_http1};
+pub(crate) use http1::{Http1Lease, send as send_http1, send_for_upgrade};
 pub(crate) use http2::{Http2Lease, send as send_http2};
 
 /// How often idle connections are looked at.
@@ -75,6 +78,16 @@ pub(crate) struct Peer<'a> {
     pub(crate) server_name: &'a ServerName<'static>,
     pub(crate) upstream: &'a Arc<Upstream>,
     pub(crate) identity: Option<&'a SpiffeId>,
+}
+
+/// How a request is sent.
+#[derive(Clone, Copy)]
+pub(crate) struct Path<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) direction: Direction,
+    pub(crate) target: &'a Target<'a>,
+    /// Where responses before the response go. `None`: nowhere.
+    pub(crate) interim: Option<&'a Arc<Interim>>,
 }
 
 impl<'a> Target<'a> {

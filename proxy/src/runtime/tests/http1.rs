@@ -168,6 +168,10 @@ async fn chunked_bodies_and_trailers() {
     .await;
     assert_eq!(answer.body, "abc");
     assert_eq!(answer.trailers, [("x-sum".to_owned(), "7".to_owned())]);
+    for sidecar in [&pair.caller, &pair.server] {
+        let line = &sidecar.log_lines(1).await[0];
+        assert!(line.get("reason").is_none(), "{line}");
+    }
 }
 
 #[tokio::test]

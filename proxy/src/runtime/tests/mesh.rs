@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::policy::{
     Snapshot, Timeouts, Upstream,
 };
 use crate::resilience::{Backoff, RetryBudget};
-use crate::runtime::{Bindings, Bound, TcpBinding, Workers, spawn};
+use crate::runtime::{Bindings, Bound, TcpBinding, Worker, Workers, spawn};
 use crate::shared::{Shared, Status};
 use crate::telemetry::Direction;
 use crate::telemetry::access_log::AccessLog;
@@ -44,6 +45,24 @@ pub(super) struct Sidecar {
     workers: Option<Workers>,
 }
 
+fn shared(identity: Option<TlsState>, log: Log) -> Arc<Shared> {
+    let (lookups, _) = Lookups::new();
+    Arc::new(Shared {
+        snapshot: ArcSwap::from_pointee(Snapshot::default()),
+        tls: ArcSwapOption::from_pointee(identity),
+        lookups,
+        metrics: Arc::new(Metrics::new()),
+        access_log: AccessLog::to(AccessLogMode::All, LogFormat::Json, Box::new(log)).unwrap(),
+        drain: Drain::new(),
+        status: Status::default(),
+    })
+}
+
+/// A worker without listeners, for tests of parts of the path.
+pub(crate) fn idle_worker() -> Rc<Worker> {
+    Worker::new(shared(None, Log::default()), Bound::default())
+}
+
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -61,17 +80,7 @@ impl Write for Log {
 impl Sidecar {
     pub(super) fn start(identity: Option<TlsState>, bindings: Bindings) -> Sidecar {
         let log = Log::default();
-        let (lookups, _) = Lookups::new();
-        let shared = Arc::new(Shared {
-            snapshot: ArcSwap::from_pointee(Snapshot::default()),
-            tls: ArcSwapOption::from_pointee(identity),
-            lookups,
-            metrics: Arc::new(Metrics::new()),
-            access_log: AccessLog::to(AccessLogMode::All, LogFormat::Json, Box::new(log.clone()))
-                .unwrap(),
-            drain: Drain::new(),
-            status: Status::default(),
-        });
+        let shared = shared(identity, log.clone());
         let workers = spawn(Arc::clone(&shared), bindings, 1).unwrap();
         Sidecar {
             shared,

@@ -13,3 +13,5 @@ mod streams;
 mod tcp;
 mod timeouts;
 mod upgrades;
+
+pub(crate) use mesh::idle_worker;

@@ -1,0 +1,88 @@
+//! What both sides do with a request before they look where it goes.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::header::HeaderValue;
+use http::request::Parts;
+use http::uri::Authority;
+use http::{Request, Version};
+
+use super::authority::{self, InvalidAuthority};
+use super::body::Source;
+use super::errors::Style;
+use super::exchange::Exchange;
+use super::headers;
+use super::interim::Interim;
+use super::replay::Replay;
+use super::server::Client;
+use crate::policy::Snapshot;
+
+/// A request whose head is clean. Boxed once: what waits for an upstream holds a pointer, not half a kilobyte.
+pub(crate) struct Arrived {
+    pub(crate) head: Parts,
+    pub(crate) authority: Authority,
+    pub(crate) body: Replay,
+    /// It wants to change the protocol.
+    pub(crate) upgrade: bool,
+    pub(crate) grpc: bool,
+    interim: Arc<Interim>,
+}
+
+impl Arrived {
+    /// Takes a request in: cleans its head, gives it an id, and begins to count it. `certificate`: what the application is to
+    /// be told of the caller.
+    pub(crate) fn new(
+        client: &Rc<Client>,
+        snapshot: &Snapshot,
+        request: Request<Source>,
+        interim: Arc<Interim>,
+        certificate: Option<&HeaderValue>,
+    ) -> (Result<Box<Arrived>, InvalidAuthority>, Box<Exchange>) {
+        let (mut head, source) = request.into_parts();
+        let upgrade = headers::wanted_upgrade(&head.headers);
+        let found = headers::clean_request(&mut head.headers, upgrade.as_ref());
+        let mut rng = client.worker.rng.borrow_mut();
+        headers::ensure_request_id(&mut head.headers, found, &mut *rng);
+        drop(rng);
+        if let Some(certificate) = certificate {
+            let certificate = certificate.clone();
+            head.headers.insert(headers::CLIENT_CERT, certificate);
+        }
+
+        let style = Style::of(&head.headers, head.uri.path(), None);
+        let grpc = style == Style::Grpc;
+        let body = Replay::new(source);
+        let mut exchange = Exchange::begin(client, &head.method, style, body.clone());
+        let protocol = match head.version {
+            _ if upgrade.is_some() => "upgrade",
+            _ if grpc => "grpc",
+            Version::HTTP_2 => "h2",
+            _ => "http/1.1",
+        };
+        exchange.log_request(snapshot.mesh.access_log, protocol, &head);
+
+        let arrived = authority::of(&head).map(|authority| {
+            Box::new(Arrived {
+                head,
+                authority,
+                body,
+                upgrade: upgrade.is_some(),
+                grpc,
+                interim,
+            })
+        });
+        (arrived, exchange)
+    }
+
+    /// Where responses before the response go. `None`: the client cannot take any.
+    pub(crate) fn interim(&self) -> Option<&Arc<Interim>> {
+        (self.head.version != Version::HTTP_10).then_some(&self.interim)
+    }
+
+    /// Keeps up to so many bytes of the body for another try.
+    pub(crate) fn keep(&self, cap: usize) {
+        let length = headers::content_length(&self.head.headers);
+        self.body.keep(cap, length);
+    }
+}
