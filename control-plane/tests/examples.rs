@@ -17,7 +17,9 @@ fn resource_files(dir: &Path) -> Vec<PathBuf> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(resource_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "yaml")
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml")
             && std::fs::read_to_string(&path)
                 .unwrap()
                 .contains(model::API_VERSION)
