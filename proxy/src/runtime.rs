@@ -138,6 +138,8 @@ pub(crate) struct Worker {
     pub(crate) unrouted: Arc<RequestMetrics>,
     /// Requests from peers for what is not served here.
     pub(crate) unserved: Arc<RequestMetrics>,
+    /// An empty name, to share.
+    pub(crate) nothing: Arc<str>,
     /// Set once a drain has begun.
     pub(crate) draining: Cell<bool>,
 }
@@ -153,6 +155,7 @@ impl Worker {
             bound,
             unrouted,
             unserved,
+            nothing: Arc::from(""),
             draining: Cell::new(false),
             shared,
         })

@@ -117,12 +117,12 @@ impl Exchange {
         };
         self.log_mode = mode;
         if self.client.worker.shared.access_log.enabled(mode, &worst) {
-            let nothing: Arc<str> = Arc::from("");
+            let nothing = &self.client.worker.nothing;
             self.log = Some(Box::new(Log {
                 line: request_line(head),
                 protocol,
-                service: Arc::clone(&nothing),
-                route: nothing,
+                service: Arc::clone(nothing),
+                route: Arc::clone(nothing),
                 upstream: None,
                 peer: None,
                 attempts: 0,

@@ -22,7 +22,10 @@ pub(super) async fn connect(worker: &Worker, port: &InboundPort) -> Result<Strea
         return Err(Reason::LoopDetected);
     }
     let connecting = pool::connect(worker, target(port), Alpn::Tcp);
-    connecting.await.map_err(|failure| failure.reason)
+    match connecting.await {
+        Ok(connected) => Ok(connected.stream),
+        Err(failure) => Err(failure.reason),
+    }
 }
 
 /// Whether the application's address is one of our own listeners: every request would come back for ever.

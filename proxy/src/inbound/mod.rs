@@ -161,8 +161,7 @@ async fn serve_bytes(
     let snapshot = worker.shared.snapshot.load_full();
     let name = server_name.as_deref().unwrap_or_default();
     let Some(port) = snapshot.inbound.get(name) else {
-        session.end(Some(Reason::UnknownService));
-        return;
+        return session.refuse(&stream, Reason::UnknownService);
     };
     let kind = metrics.request(Direction::Inbound, &port.service, "", id.as_str());
     session.set_metrics(&kind);
@@ -176,10 +175,6 @@ async fn serve_bytes(
                 .copy(&mut stream, &mut application, port.stream_idle_timeout)
                 .await;
         }
-        Err(reason) => {
-            session.end(Some(reason));
-            // Nothing was said yet: a plain close would be an answer.
-            stream.reset_on_close();
-        }
+        Err(reason) => session.refuse(&stream, reason),
     }
 }

@@ -41,12 +41,18 @@ impl Alpn {
     }
 }
 
+/// A connection, and who is at its other end (`None`: plaintext).
+pub(crate) struct Connected {
+    pub(crate) stream: Stream,
+    pub(crate) peer: Option<SpiffeId>,
+}
+
 /// Connects within the target's connect time. Large: box it.
 pub(crate) async fn connect(
     worker: &Worker,
     target: Target<'_>,
     alpn: Alpn,
-) -> Result<Stream, Failure> {
+) -> Result<Connected, Failure> {
     let connecting = establish(worker, target, alpn);
     match tokio::time::timeout(target.connect_timeout, connecting).await {
         Ok(result) => result.map_err(Failure::before),
@@ -54,14 +60,17 @@ pub(crate) async fn connect(
     }
 }
 
-async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Stream, Reason> {
+async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Connected, Reason> {
     let stream = TcpStream::connect(target.address)
         .await
         .map_err(|error| refused(&error))?;
     // Fails only where the connection is gone already, which the first write finds out.
     let _ = stream.set_nodelay(true);
     let Some(peer) = target.peer else {
-        return Ok(Stream::from(stream));
+        return Ok(Connected {
+            stream: Stream::from(stream),
+            peer: None,
+        });
     };
     let tls = worker.shared.tls.load_full().ok_or(Reason::NotReady)?;
     let result = handshake(stream, peer, alpn, &tls).await;
@@ -97,7 +106,7 @@ async fn handshake(
     peer: Peer<'_>,
     alpn: Alpn,
     tls: &TlsState,
-) -> Result<Stream, HandshakeFailure> {
+) -> Result<Connected, HandshakeFailure> {
     let connector = TlsConnector::from(Arc::clone(alpn.config(tls)));
     let stream = connector
         .connect(peer.server_name.clone(), stream)
@@ -112,11 +121,14 @@ async fn handshake(
     if connection.alpn_protocol() != Some(alpn.name()) {
         return Err(HandshakeFailure::Protocol);
     }
-    Ok(Stream::from(tokio_rustls::TlsStream::from(stream)))
+    Ok(Connected {
+        stream: Stream::from(tokio_rustls::TlsStream::from(stream)),
+        peer: Some(id),
+    })
 }
 
 /// The service says who may serve it; where an endpoint announced itself, it must also be the one that did.
-fn is_allowed(id: &SpiffeId, peer: &Peer<'_>) -> bool {
+pub(super) fn is_allowed(id: &SpiffeId, peer: &Peer<'_>) -> bool {
     let of_service = |id| {
         peer.upstream
             .identities

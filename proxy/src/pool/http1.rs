@@ -179,7 +179,9 @@ impl Path<'_> {
 
 /// A new connection, its task running.
 async fn open(path: Path<'_>, upgrade: bool) -> Result<SendRequest<RequestBody>, Failure> {
-    let stream = connect(path.worker, *path.target, Alpn::Http1).await?;
+    let stream = connect(path.worker, *path.target, Alpn::Http1)
+        .await?
+        .stream;
     let metrics = &path.worker.shared.metrics;
     let open = metrics.connection(path.direction, Side::Upstream, Wire::Http1);
     let (send, connection) = Builder::new()

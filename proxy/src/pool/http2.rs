@@ -1,10 +1,10 @@
 //! HTTP/2 towards upstreams: many requests at a time on a connection, on h2 itself.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::connect::reason;
-use super::{Alpn, Failure, HTTP2_IDLE, OwnedTarget, Path, Place, connect};
+use super::connect::{is_allowed, reason};
+use super::{Alpn, Failure, HTTP2_IDLE, OwnedTarget, Path, Peer, Place, connect};
 use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::http2::{
@@ -26,7 +26,9 @@ use crate::http::http2::{
 use crate::http::interim::Interim;
 use crate::http::pump::Pump;
 use crate::http::replay::RequestBody;
+use crate::identity::SpiffeId;
 use crate::listener::{Gathered, Gathering, gather};
+use crate::policy::Upstream;
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
 use crate::telemetry::metrics::{OpenConnection, Side, Wire};
@@ -57,6 +59,11 @@ struct Http2 {
     refused: Cell<Option<HandshakeFailure>>,
     /// The identity that it was made with. `None`: plaintext.
     identity: Option<Arc<TlsState>>,
+    /// Who is at the other end. `None`: plaintext.
+    peer: Option<SpiffeId>,
+    /// The description of the service that last said that the peer may serve it.
+    /// Weak: a connection keeps no endpoint in the configuration.
+    allowed_by: RefCell<Weak<Upstream>>,
     idle_since: Cell<Instant>,
 }
 
@@ -87,10 +94,18 @@ impl Shared {
     }
 
     /// The connection with the fewest streams that has room for another one, or that must take it all the same.
-    fn choose(&mut self, identity: Option<&Arc<TlsState>>) -> Option<Rc<Http2>> {
-        // A connection made with a certificate that was replaced ends with its last stream.
-        self.connections
-            .retain(|connection| !connection.closed.get() && connection.has_identity(identity));
+    fn choose(
+        &mut self,
+        identity: Option<&Arc<TlsState>>,
+        peer: Option<&Peer<'_>>,
+    ) -> Option<Rc<Http2>> {
+        // A connection made with a certificate that was replaced, or to somebody who may no longer serve the service, ends
+        // with its last stream.
+        self.connections.retain(|connection| {
+            !connection.closed.get()
+                && connection.has_identity(identity)
+                && connection.is_trusted(peer)
+        });
         let best = self
             .connections
             .iter()
@@ -107,6 +122,24 @@ impl Http2 {
             (None, None) => true,
             _ => false,
         }
+    }
+}
+
+impl Http2 {
+    /// Whether the peer may serve the service, as the configuration says it now.
+    fn is_trusted(&self, peer: Option<&Peer<'_>>) -> bool {
+        let (Some(id), Some(peer)) = (&self.peer, peer) else {
+            return self.peer.is_none() && peer.is_none();
+        };
+        let mut allowed_by = self.allowed_by.borrow_mut();
+        if allowed_by.as_ptr() == Arc::as_ptr(peer.upstream) {
+            return true;
+        }
+        let allowed = is_allowed(id, peer);
+        if allowed {
+            *allowed_by = Arc::downgrade(peer.upstream);
+        }
+        allowed
     }
 }
 
@@ -266,7 +299,7 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure
                 None => None,
             };
             let mut shared = place.http2.borrow_mut();
-            if let Some(connection) = shared.choose(identity) {
+            if let Some(connection) = shared.choose(identity, target.peer.as_ref()) {
                 return Ok(connection);
             }
             let (tell, told) = oneshot::channel();
@@ -319,12 +352,12 @@ async fn open(
     target: &OwnedTarget,
     identity: Option<Arc<TlsState>>,
 ) -> Result<Rc<Http2>, Failure> {
-    let stream = Box::pin(connect(worker, target.as_target(), Alpn::Http2)).await?;
+    let connected = Box::pin(connect(worker, target.as_target(), Alpn::Http2)).await?;
     let open = worker
         .shared
         .metrics
         .connection(direction, Side::Upstream, Wire::Http2);
-    let (stream, gathering) = gather(stream);
+    let (stream, gathering) = gather(connected.stream);
     let (send, connection) = Builder::new()
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -337,12 +370,16 @@ async fn open(
         .handshake::<_, Bytes>(stream)
         .await
         .map_err(|_| Failure::before(Reason::ConnectFailed))?;
+    let upstream = target.peer.as_ref().map(|peer| &peer.upstream);
+    let allowed_by = upstream.map(Arc::downgrade).unwrap_or_default();
     let shared = Rc::new(Http2 {
         send,
         open: Cell::new(0),
         closed: Cell::new(false),
         refused: Cell::new(None),
         identity,
+        peer: connected.peer,
+        allowed_by: RefCell::new(allowed_by),
         idle_since: Cell::new(Instant::now()),
     });
     tokio::task::spawn_local(drive(connection, gathering, Rc::downgrade(&shared), open));

@@ -37,10 +37,10 @@ pub(crate) async fn dial(worker: &Rc<Worker>, backend: &Backend) -> Result<Diale
         let mut in_flight = endpoint.begin();
         let target = Target::endpoint(&endpoint, backend);
         let failure = match Box::pin(pool::connect(worker, target, Alpn::Tcp)).await {
-            Ok(stream) => {
+            Ok(connected) => {
                 let metrics = &worker.shared.metrics;
                 return Ok(Dialed {
-                    stream,
+                    stream: connected.stream,
                     _open: metrics.connection(Direction::Outbound, Side::Upstream, Wire::Tcp),
                     endpoint,
                     in_flight,

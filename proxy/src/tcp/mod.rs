@@ -37,6 +37,7 @@ pub(crate) async fn listen(worker: Rc<Worker>, socket: TcpListener, binding: Tcp
 }
 
 async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, binding: TcpBinding) {
+    let mut client = Stream::from(stream);
     let shared = &worker.shared;
     let _connection = Connection::open(&worker);
     let _open = shared
@@ -44,13 +45,11 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, bindi
         .connection(Direction::Outbound, Side::Downstream, Wire::Tcp);
     let mut session = Session::begin(&worker, address, Direction::Outbound);
     let Some(service) = shared.lookups.service(shared, &binding.service).await else {
-        session.end(Some(Reason::NotReady));
-        return;
+        return session.refuse(&client, Reason::NotReady);
     };
     session.service = Arc::clone(&service.name);
     let Some(rule) = rule(&service.rules, &binding) else {
-        session.end(Some(Reason::NoRoute));
-        return;
+        return session.refuse(&client, Reason::NoRoute);
     };
     let backend = rule.choose(&mut *worker.rng.borrow_mut());
     session.set_metrics(&backend.metrics);
@@ -60,15 +59,10 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, bindi
             session.upstream = Some(dialed.endpoint.address);
             session.in_flight = Some(dialed.in_flight);
             let mut server = dialed.stream;
-            session
-                .copy(
-                    &mut Stream::from(stream),
-                    &mut server,
-                    service.tcp_idle_timeout,
-                )
-                .await;
+            let idle = service.tcp_idle_timeout;
+            session.copy(&mut client, &mut server, idle).await;
         }
-        Err(reason) => session.end(Some(reason)),
+        Err(reason) => session.refuse(&client, reason),
     }
 }
 
@@ -110,15 +104,14 @@ impl<'a> Session<'a> {
         client: SocketAddr,
         direction: Direction,
     ) -> Session<'a> {
-        let nothing: Arc<str> = Arc::from("");
         Session {
             worker,
             direction,
             client,
             started: Instant::now(),
             metrics: None,
-            service: Arc::clone(&nothing),
-            route: nothing,
+            service: Arc::clone(&worker.nothing),
+            route: Arc::clone(&worker.nothing),
             upstream: None,
             peer: None,
             in_flight: None,
@@ -136,6 +129,12 @@ impl<'a> Session<'a> {
     pub(crate) fn end(&mut self, reason: Option<Reason>) {
         self.reason = reason;
         self.ended = true;
+    }
+
+    /// Ends before a byte was said: a plain close would look like an answer without content.
+    pub(crate) fn refuse(&mut self, client: &Stream, reason: Reason) {
+        client.reset_on_close();
+        self.end(Some(reason));
     }
 
     /// Copies until both sides are done.

@@ -404,3 +404,25 @@ async fn an_answer_reaches_a_client_that_is_still_sending() {
         assert_eq!((head.status, head.reason()), (503, "no-endpoints"));
     }
 }
+
+#[tokio::test]
+async fn a_server_that_lost_its_right_is_not_asked_again() {
+    let app = application(|_| async { text("secret") }).await;
+    let pair = Pair::new(Calls::default(), app);
+    assert_eq!(get(pair.address(), "/").await.body, "secret");
+    // The connection is there and stays open; the service is somebody else's now.
+    let calls = Calls {
+        identities: vec!["spiffe://outrigger.local/ns/default/sa/chat2"],
+        ..Calls::default()
+    };
+    let mut endpoints = Vec::new();
+    if let crate::policy::HostEntry::Service { service, .. } =
+        &pair.caller.shared.snapshot.load().hosts["chat"]
+    {
+        endpoints.extend_from_slice(service.upstream.endpoints.endpoints());
+    }
+    let metrics = &pair.caller.shared.metrics;
+    pair.caller.set(calls.snapshot(metrics, endpoints));
+    let answer = get(pair.address(), "/").await;
+    assert_eq!(answer.head.reason(), "upstream-untrusted");
+}
