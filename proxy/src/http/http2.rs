@@ -15,9 +15,9 @@ use http_body::Body;
 use std::pin::pin;
 
 use super::body::Source;
-use super::exchange::ResponseBody;
 use super::interim::Interim;
 use super::pump::Pump;
+use super::response::ResponseBody;
 use super::server::Handler;
 use crate::listener::{Stream, gather};
 

@@ -12,5 +12,6 @@ pub(crate) mod http2;
 pub(crate) mod interim;
 pub(crate) mod pump;
 pub(crate) mod replay;
+pub(crate) mod response;
 pub(crate) mod server;
 pub(crate) mod upgrade;

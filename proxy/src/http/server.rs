@@ -10,8 +10,8 @@ use std::time::Duration;
 use http::{Request, Response};
 
 use super::body::Source;
-use super::exchange::ResponseBody;
 use super::interim::Interim;
+use super::response::ResponseBody;
 use crate::error::Reason;
 use crate::listener::Connection;
 use crate::runtime::Worker;

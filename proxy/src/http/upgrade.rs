@@ -7,8 +7,9 @@ use http::{Response, StatusCode, response::Parts};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 
-use super::exchange::{Exchange, ResponseBody};
+use super::exchange::Exchange;
 use super::headers;
+use super::response::ResponseBody;
 use crate::balance::InFlight;
 use crate::error::Reason;
 use crate::tcp::copy::{self, End};

@@ -1,0 +1,253 @@
+//! A response's body on its way to the client, and the clocks that run while it is.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::body::{BodyError, Source};
+use super::clock::Deadline;
+use super::exchange::Exchange;
+use super::pump::PumpBody;
+use crate::error::Reason;
+
+/// A response's body on its way to the client. The exchange ends with it.
+pub(crate) struct ResponseBody {
+    content: Content,
+    clocks: Clocks,
+    /// `None` where another task has it: an upgraded connection's.
+    exchange: Option<Box<Exchange>>,
+}
+
+enum Content {
+    /// Of our own.
+    Whole(Bytes),
+    Upstream(Source),
+    /// It ended before its end; the error, until it was told.
+    Cut(Option<BodyError>),
+}
+
+/// What runs while a response is on its way.
+#[derive(Default)]
+struct Clocks {
+    /// No byte either way for so long.
+    idle: Option<Duration>,
+    deadline: Option<Deadline>,
+    /// Made when the body has to be waited for: most responses come in one piece. It is not reset with each chunk, but
+    /// looks at `moved_at` when it fires.
+    timer: Option<Pin<Box<Sleep>>>,
+    moved_at: Option<Instant>,
+    /// Bytes of the request when the timer was set.
+    request_bytes: u64,
+}
+
+impl Clocks {
+    /// Ready when a clock has run out.
+    fn poll(&mut self, request_bytes: impl Fn() -> u64, cx: &mut Context<'_>) -> Poll<Reason> {
+        if self.idle.is_none() && self.deadline.is_none() {
+            return Poll::Pending;
+        }
+        loop {
+            if self.timer.is_none() {
+                let now = Instant::now();
+                self.moved_at = Some(now);
+                self.request_bytes = request_bytes();
+                let Some(next) = self.next(now) else {
+                    return Poll::Pending;
+                };
+                self.timer = Some(Box::pin(sleep_until(next)));
+            }
+            let Some(timer) = &mut self.timer else {
+                return Poll::Pending;
+            };
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let now = Instant::now();
+            if let Some(deadline) = self.deadline
+                && deadline.at <= now
+            {
+                return Poll::Ready(deadline.reason);
+            }
+            let bytes = request_bytes();
+            if bytes != self.request_bytes {
+                self.request_bytes = bytes;
+                self.moved_at = Some(now);
+            }
+            let moved_at = self.moved_at.unwrap_or(now);
+            if let Some(idle) = self.idle
+                && now.saturating_duration_since(moved_at) >= idle
+            {
+                return Poll::Ready(Reason::StreamIdleTimeout);
+            }
+            match (self.next(moved_at), &mut self.timer) {
+                (Some(next), Some(timer)) => timer.as_mut().reset(next),
+                _ => return Poll::Pending,
+            }
+        }
+    }
+
+    fn next(&self, moved_at: Instant) -> Option<Instant> {
+        let idle = self.idle.and_then(|idle| moved_at.checked_add(idle));
+        match (idle, self.deadline) {
+            (Some(idle), Some(deadline)) => Some(idle.min(deadline.at)),
+            (idle, deadline) => idle.or(deadline.map(|deadline| deadline.at)),
+        }
+    }
+
+    /// A chunk came.
+    fn moved(&mut self) {
+        if self.timer.is_some() && self.idle.is_some() {
+            self.moved_at = Some(Instant::now());
+        }
+    }
+}
+
+impl ResponseBody {
+    /// A body of our own.
+    pub(super) fn whole(body: Bytes, exchange: Box<Exchange>) -> ResponseBody {
+        ResponseBody {
+            content: Content::Whole(body),
+            clocks: Clocks::default(),
+            exchange: Some(exchange),
+        }
+    }
+
+    /// An upstream's body. `idle`: how long nothing may move; `deadline`: when it must have ended.
+    pub(super) fn upstream(
+        source: Source,
+        exchange: Box<Exchange>,
+        idle: Option<Duration>,
+        deadline: Option<Deadline>,
+    ) -> ResponseBody {
+        ResponseBody {
+            content: Content::Upstream(source),
+            clocks: Clocks {
+                idle,
+                deadline,
+                ..Clocks::default()
+            },
+            exchange: Some(exchange),
+        }
+    }
+
+    /// No body, and nothing that ends with it.
+    pub(crate) fn none() -> ResponseBody {
+        ResponseBody {
+            content: Content::Whole(Bytes::new()),
+            clocks: Clocks::default(),
+            exchange: None,
+        }
+    }
+
+    /// Gives the upstream up, and the error to the client's side in its next turn: servers write what they have between two
+    /// turns, and drop it when they meet an error. What came before the error was meant for the client.
+    fn cut<T>(&mut self, error: BodyError, cx: &Context<'_>) -> Poll<T> {
+        self.content = Content::Cut(Some(error));
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let me = &mut *self;
+        let Some(exchange) = &mut me.exchange else {
+            return Poll::Ready(None);
+        };
+        exchange.taken();
+        let source = match &mut me.content {
+            Content::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                if bytes.is_empty() {
+                    return Poll::Ready(None);
+                }
+                exchange.sent(bytes.len());
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Content::Upstream(source) => source,
+            Content::Cut(error) => return Poll::Ready(error.take().map(Err)),
+        };
+        match Pin::new(source).poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    exchange.sent(data.len());
+                }
+                me.clocks.moved();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                exchange.completed();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                exchange.broke(Reason::UpstreamTruncated);
+                me.cut(error, cx)
+            }
+            Poll::Pending => {
+                let bytes = || exchange.request_bytes();
+                match me.clocks.poll(bytes, cx) {
+                    Poll::Ready(reason) => {
+                        exchange.broke(reason);
+                        me.cut(BodyError::Clock(reason), cx)
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Upstream(source) => source.is_end_stream(),
+            // There is no end: nobody must take it for one.
+            Content::Cut(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Upstream(source) => source.size_hint(),
+            Content::Cut(_) => SizeHint::default(),
+        }
+    }
+}
+
+impl PumpBody for ResponseBody {
+    fn patience(&self) -> Option<Duration> {
+        self.clocks.idle
+    }
+
+    fn gave_up(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.not_taken();
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            // Servers do not ask for the end of a body that says it is at its end.
+            let ended = match &self.content {
+                Content::Whole(bytes) => bytes.is_empty(),
+                Content::Upstream(source) => source.is_end_stream(),
+                Content::Cut(_) => false,
+            };
+            if ended {
+                exchange.completed();
+            }
+        }
+    }
+}
