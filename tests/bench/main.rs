@@ -53,7 +53,7 @@ struct Arguments {
     #[arg(long, default_value_t = 4000.0)]
     rate: f64,
     /// Token streams at once.
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, default_value_t = 1000)]
     streams: usize,
     /// Tokens per second of each stream.
     #[arg(long, default_value_t = 20.0)]

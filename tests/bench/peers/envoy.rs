@@ -103,7 +103,7 @@ fn config(
     let mut cluster = json!({
         "name": "to",
         "type": "STATIC",
-        "connect_timeout": "1s",
+        "connect_timeout": "10s",
         "load_assignment": {"cluster_name": "to", "endpoints": [{"lb_endpoints": [
             {"endpoint": {"address": address(to)}},
         ]}]},
