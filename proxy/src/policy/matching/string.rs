@@ -7,7 +7,7 @@ use regex::bytes::{Regex, RegexBuilder};
 /// Longest regular expression, bytes. The Gateway API's limit for header values is 4,096, for paths 1,024.
 const MAX_PATTERN: usize = 4096;
 
-/// Largest compiled expression, bytes. Enough for `[\w-]{64}` with all of Unicode; a mesh's worth of rules must stay small.
+/// Largest compiled expression, bytes. Enough for `[\w-]{12}` with all of Unicode (`{32}` is too large); a mesh's worth of rules must stay small.
 const MAX_COMPILED: usize = 1 << 20;
 
 /// A pattern for a whole value.
