@@ -26,11 +26,14 @@ use crate::config::Config;
 use crate::discovery::{self, Registry, Signals};
 use crate::metrics::Metrics;
 use crate::push::{self, DataplaneServer, Sidecars, Statuses};
-use crate::store::{RedbStore, Store};
+use crate::store::{OpenError, RedbStore, Store};
 use crate::{model, tls};
 
 /// How long a stop waits for calls under way.
 const STOP: Duration = Duration::from_secs(5);
+
+/// How often a store that is in use is tried again.
+const STORE_RETRY: Duration = Duration::from_millis(50);
 
 /// A CA that has less time left is warned of at each start.
 const EXPIRES_SOON: Duration = Duration::from_secs(60 * 24 * 3600);
@@ -244,11 +247,27 @@ fn open_ca(config: &Config) -> anyhow::Result<Ca> {
     Ok(ca)
 }
 
+/// Opens the store; one that another process holds is waited for, because a control plane that is replaced may still be
+/// finishing its last calls.
 async fn open_store(path: &Path, trust_domain: &str) -> anyhow::Result<Arc<dyn Store>> {
-    let (path, trust_domain) = (path.to_path_buf(), trust_domain.to_owned());
-    let store =
-        tokio::task::spawn_blocking(move || RedbStore::open(&path, &trust_domain)).await??;
-    Ok(Arc::new(store))
+    let give_up = tokio::time::Instant::now() + STOP + Duration::from_secs(1);
+    let mut said = false;
+    loop {
+        let (path, trust_domain) = (path.to_path_buf(), trust_domain.to_owned());
+        let opened =
+            tokio::task::spawn_blocking(move || RedbStore::open(&path, &trust_domain)).await?;
+        match opened {
+            Ok(store) => return Ok(Arc::new(store)),
+            Err(OpenError::InUse(path)) if tokio::time::Instant::now() < give_up => {
+                if !said {
+                    said = true;
+                    tracing::warn!(path = %path.display(), "waiting for the process that uses the store");
+                }
+                tokio::time::sleep(STORE_RETRY).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 async fn bind(flag: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
