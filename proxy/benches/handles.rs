@@ -104,6 +104,7 @@ fn set(policy: Policy, endpoints: u16) -> EndpointSet {
             zone: "".into(),
             instance: "".into(),
             load: Arc::default(),
+            health: Arc::default(),
         })
     });
     EndpointSet::new(policy, DEFAULT_DECAY, endpoints.collect())

@@ -92,6 +92,7 @@ fn endpoint() -> Arc<Endpoint> {
         zone: "a".into(),
         instance: "7d1f".into(),
         load: Arc::default(),
+        health: Arc::default(),
     })
 }
 

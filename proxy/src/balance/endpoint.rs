@@ -8,11 +8,12 @@ use std::time::Duration;
 use super::clock;
 use super::load::{FAILURE_PENALTY, Load};
 use crate::identity::SpiffeId;
+use crate::resilience::health::Health;
 
-/// An endpoint as the control plane described it, and its load.
+/// An endpoint as the control plane described it, its load and its health.
 ///
-/// A changed description is a new `Endpoint`; give it the `load` of the one with the same [`EndpointKey`], so that what
-/// is in flight stays counted and the latency stays known.
+/// A changed description is a new `Endpoint`; give it the `load` and the `health` of the one with the same
+/// [`EndpointKey`], so that what is in flight stays counted, the latency stays known, and what was ejected stays so.
 #[derive(Debug)]
 pub struct Endpoint {
     /// The peer sidecar's inbound listener, or the application where `mtls` is false.
@@ -29,6 +30,7 @@ pub struct Endpoint {
     /// The sidecar's run; empty for static endpoints.
     pub instance: Arc<str>,
     pub load: Arc<Load>,
+    pub health: Arc<Health>,
 }
 
 /// What makes two endpoints the same server: a sidecar that was started again behind the same address is another one.

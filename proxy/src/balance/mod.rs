@@ -103,7 +103,10 @@ impl EndpointSet {
         self.endpoints.is_empty()
     }
 
-    /// Chooses an endpoint: one that was not tried, while there is one. `None`: the set is empty.
+    /// Chooses an endpoint. `None`: the set is empty.
+    ///
+    /// An available one that was not tried, while there is one; else an available one; where none is available, all count
+    /// as if they were.
     ///
     /// Call [`Endpoint::begin`] before the next choice, or the next choice does not see this one.
     pub fn pick(&self, rng: &mut impl Rng, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
@@ -117,23 +120,45 @@ impl EndpointSet {
             1 => return Some(0),
             _ => {}
         }
+        let available = |index: usize| self.endpoints[index].health.is_available();
+        let turn = match self.policy {
+            Policy::RoundRobin => self.turn.fetch_add(1, Relaxed),
+            _ => 0,
+        };
         if tried.is_empty() || self.all_in(tried) {
-            return Some(match self.policy {
-                Policy::RoundRobin => self.next_turn(|_| true),
-                Policy::Random => self.weights.draw(rng),
+            // Nearly always all that is drawn is available: no walk over the set.
+            let (first, second) = match self.policy {
+                Policy::RoundRobin => (self.turned(turn, |_| true)?, None),
+                Policy::Random => (self.weights.draw(rng), None),
                 Policy::PeakEwma | Policy::LeastRequest => {
                     let first = self.weights.draw(rng);
-                    let second = self.weights.draw_other(rng, first);
-                    self.better(now, first, second)
+                    (first, Some(self.weights.draw_other(rng, first)))
                 }
-            });
+            };
+            if available(first) && second.is_none_or(available) {
+                return Some(second.map_or(first, |second| self.better(now, first, second)));
+            }
         }
-        let left = |index: usize| !self.is_in(index, tried);
+        let untried = |index: usize| !self.is_in(index, tried);
+        self.pick_where(now, turn, rng, |i| available(i) && untried(i))
+            .or_else(|| self.pick_where(now, turn, rng, available))
+            .or_else(|| self.pick_where(now, turn, rng, untried))
+            .or_else(|| self.pick_where(now, turn, rng, |_| true))
+    }
+
+    /// Chooses among those that `left` allows. Walks the whole set.
+    fn pick_where(
+        &self,
+        now: u64,
+        turn: usize,
+        rng: &mut impl Rng,
+        left: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
         Some(match self.policy {
-            Policy::RoundRobin => self.next_turn(left),
+            Policy::RoundRobin => self.turned(turn, left)?,
             Policy::Random => self.weights.draw_where(rng, left)?,
             Policy::PeakEwma | Policy::LeastRequest => {
-                let first = self.weights.draw_where(rng, left)?;
+                let first = self.weights.draw_where(rng, &left)?;
                 match self
                     .weights
                     .draw_where(rng, |index| index != first && left(index))
@@ -143,6 +168,14 @@ impl EndpointSet {
                 }
             }
         })
+    }
+
+    /// Whether the next choice is one that was not tried.
+    pub fn has_untried(&self, tried: &[Arc<Endpoint>]) -> bool {
+        let all = || self.endpoints.iter();
+        let untried = |endpoint: &Endpoint| !tried.iter().any(|other| other.is_same(endpoint));
+        all().any(|each| each.health.is_available() && untried(each))
+            || (all().any(|each| untried(each)) && !all().any(|each| each.health.is_available()))
     }
 
     fn is_in(&self, index: usize, tried: &[Arc<Endpoint>]) -> bool {
@@ -171,15 +204,12 @@ impl EndpointSet {
         cost / f64::from(self.weights.get(index))
     }
 
-    /// The next in the schedule that `allowed` allows; there must be one.
-    fn next_turn(&self, allowed: impl Fn(usize) -> bool) -> usize {
+    /// The first in the schedule from `turn` on that `allowed` allows.
+    fn turned(&self, turn: usize, allowed: impl Fn(usize) -> bool) -> Option<usize> {
         let len = self.schedule.len();
-        let turn = self.turn.fetch_add(1, Relaxed);
-        let at = |step: usize| self.schedule[turn.wrapping_add(step) % len] as usize;
         (0..len)
-            .map(at)
+            .map(|step| self.schedule[turn.wrapping_add(step) % len] as usize)
             .find(|index| allowed(*index))
-            .unwrap_or_else(|| at(0))
     }
 
     /// The endpoints with their load as it stands now, in the set's order.

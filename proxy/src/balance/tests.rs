@@ -9,6 +9,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
+use crate::resilience::health::Cause;
 
 const POLICIES: [Policy; 4] = [
     Policy::PeakEwma,
@@ -30,6 +31,7 @@ fn endpoint(index: usize, weight: u32) -> Arc<Endpoint> {
         zone: "".into(),
         instance: index.to_string().into(),
         load: Arc::default(),
+        health: Arc::default(),
     })
 }
 
@@ -337,6 +339,47 @@ fn in_flight_comes_back_to_zero_across_threads() {
         set.stats().iter().map(|stats| stats.picks).sum::<u64>(),
         8000
     );
+}
+
+#[test]
+fn what_is_not_available_gets_nothing_while_others_are() {
+    for policy in POLICIES {
+        let set = set(policy, &[1; 4]);
+        let mut rng = StdRng::seed_from_u64(8);
+        let held = |rng: &mut StdRng, count: usize| {
+            let begin = || set.pick(rng, &[]).unwrap().begin();
+            let requests: Vec<_> = std::iter::repeat_with(begin).take(count).collect();
+            let counts: Vec<_> = set.stats().iter().map(|stats| stats.in_flight).collect();
+            drop(requests);
+            counts
+        };
+        let bar = |index: usize, barred| set.endpoints()[index].health.bar(Cause::Ejected, barred);
+        bar(0, true);
+        bar(2, true);
+        let counts = held(&mut rng, 400);
+        assert_eq!((counts[0], counts[2]), (0, 0), "{policy:?}");
+        assert!(counts[1] > 100 && counts[3] > 100, "{policy:?} {counts:?}");
+        // An available one that was tried is better than one that is not available.
+        let tried: Vec<_> = [1, 3].map(|i: usize| set.endpoints()[i].clone()).into();
+        assert!(!set.has_untried(&tried));
+        for _ in 0..50 {
+            assert!(set.pick(&mut rng, &tried).unwrap().health.is_available());
+        }
+        assert!(set.has_untried(&tried[..1]));
+        let second = set.pick(&mut rng, &tried[..1]).unwrap();
+        assert_eq!(position(&set, &second), 3);
+        // Nothing is available: all may be.
+        bar(1, true);
+        bar(3, true);
+        let counts = held(&mut rng, 700);
+        assert!(
+            counts.iter().all(|count| *count > 30),
+            "{policy:?} {counts:?}"
+        );
+        assert!(set.has_untried(&tried));
+        bar(2, false);
+        assert_eq!(held(&mut rng, 50)[2], 50, "{policy:?}");
+    }
 }
 
 fn policy() -> impl Strategy<Value = Policy> {

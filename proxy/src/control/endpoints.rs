@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::convert::EndpointSpec;
 use crate::balance::{DEFAULT_DECAY, Endpoint, EndpointKey, EndpointSet, Load, Policy};
+use crate::resilience::health::Health;
 
 /// Port (`None`: whichever) and labels.
 type Filter = (Option<u16>, BTreeMap<String, String>);
@@ -96,13 +97,13 @@ impl ServiceEndpoints {
     }
 }
 
-/// Endpoints for `specs`: the same object where nothing changed, the same load where it is the same server.
+/// Endpoints for `specs`: the same object where nothing changed, the same load and health where it is the same server.
 fn carry_over(before: &[Arc<Endpoint>], specs: &[EndpointSpec]) -> Vec<Arc<Endpoint>> {
     let mut known: HashMap<EndpointKey, Vec<&Arc<Endpoint>>> = HashMap::new();
     for endpoint in before {
         known.entry(endpoint.key()).or_default().push(endpoint);
     }
-    let mut loads: HashMap<EndpointKey, Arc<Load>> = HashMap::new();
+    let mut shared: HashMap<EndpointKey, (Arc<Load>, Arc<Health>)> = HashMap::new();
     let carried = specs.iter().map(|spec| {
         let key = spec.key();
         let same_server = known.get(&key).map(Vec::as_slice).unwrap_or_default();
@@ -110,11 +111,11 @@ fn carry_over(before: &[Arc<Endpoint>], specs: &[EndpointSpec]) -> Vec<Arc<Endpo
             return Arc::clone(same);
         }
         // One server may stand here several times, with other ports and weights: its load is one.
-        let load = loads
+        let (load, health) = shared
             .entry(key)
             .or_insert_with(|| match same_server.first() {
-                Some(endpoint) => endpoint.load.clone(),
-                None => Arc::new(Load::default()),
+                Some(endpoint) => (endpoint.load.clone(), endpoint.health.clone()),
+                None => Default::default(),
             });
         Arc::new(Endpoint {
             address: spec.address,
@@ -126,6 +127,7 @@ fn carry_over(before: &[Arc<Endpoint>], specs: &[EndpointSpec]) -> Vec<Arc<Endpo
             zone: spec.zone.clone(),
             instance: spec.instance.clone(),
             load: load.clone(),
+            health: health.clone(),
         })
     });
     carried.collect()

@@ -64,12 +64,9 @@ impl Call<'_> {
         self.backend.endpoints.pick(&mut *rng, tried)
     }
 
-    /// Whether there is an endpoint that was not tried.
+    /// Whether there is an endpoint that was not tried and would be chosen.
     pub(super) fn has_others(&self, tried: &[Arc<Endpoint>]) -> bool {
-        let endpoints = self.backend.endpoints.endpoints();
-        endpoints
-            .iter()
-            .any(|endpoint| !tried.iter().any(|other| other.is_same(endpoint)))
+        self.backend.endpoints.has_untried(tried)
     }
 
     pub(super) fn describe(&self, reason: Reason) -> String {

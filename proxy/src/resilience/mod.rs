@@ -2,6 +2,7 @@
 
 mod backoff;
 mod budget;
+pub mod health;
 
 pub use backoff::Backoff;
 pub use budget::RetryBudget;

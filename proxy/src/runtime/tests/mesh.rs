@@ -213,6 +213,7 @@ pub(super) fn endpoint(address: SocketAddr, mtls: bool) -> Arc<Endpoint> {
         zone: Arc::from(""),
         instance: Arc::from(""),
         load: Arc::new(Load::default()),
+        health: Arc::default(),
     })
 }
 
