@@ -50,11 +50,19 @@ pub enum Reason {
     UpgradeFailed,
     /// The method cannot be proxied.
     MethodNotSupported,
+    /// Outbound: as many requests, connections or waiting requests of the service, or of each endpoint, as there may be.
+    CircuitOpen,
+    /// Inbound: the application has as much to do as it can, and the request could not wait.
+    Overloaded,
+    /// Outbound: the service refuses so much that this request was not sent.
+    Throttled,
+    /// Inbound: the caller has sent more than it may.
+    RateLimited,
 }
 
 impl Reason {
     /// All reasons, in the order of their discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Reason; 21] = [
+    pub const ALL: [Reason; 25] = [
         Reason::NoRoute,
         Reason::NoEndpoints,
         Reason::ConnectFailed,
@@ -76,6 +84,10 @@ impl Reason {
         Reason::LoopDetected,
         Reason::UpgradeFailed,
         Reason::MethodNotSupported,
+        Reason::CircuitOpen,
+        Reason::Overloaded,
+        Reason::Throttled,
+        Reason::RateLimited,
     ];
 
     /// The word users see, kebab-case.
@@ -102,6 +114,10 @@ impl Reason {
             Reason::LoopDetected => "loop-detected",
             Reason::UpgradeFailed => "upgrade-failed",
             Reason::MethodNotSupported => "method-not-supported",
+            Reason::CircuitOpen => "circuit-open",
+            Reason::Overloaded => "overloaded",
+            Reason::Throttled => "throttled",
+            Reason::RateLimited => "rate-limited",
         }
     }
 
@@ -113,7 +129,11 @@ impl Reason {
             | Reason::ConnectFailed
             | Reason::UpstreamUntrusted
             | Reason::NotReady
-            | Reason::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            | Reason::Draining
+            | Reason::CircuitOpen
+            | Reason::Overloaded
+            | Reason::Throttled => StatusCode::SERVICE_UNAVAILABLE,
+            Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Reason::ConnectTimeout
             | Reason::RequestTimeout
             | Reason::PerTryTimeout

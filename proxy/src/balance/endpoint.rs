@@ -70,6 +70,15 @@ impl Endpoint {
     /// Counts a request from now until the guard is dropped.
     pub fn begin(self: &Arc<Endpoint>) -> InFlight {
         self.load.begin();
+        self.begun()
+    }
+
+    /// As [`begin`](Self::begin). `None`: another thread has taken the last place there was, choose again.
+    pub fn try_begin(self: &Arc<Endpoint>) -> Option<InFlight> {
+        self.load.try_begin().then(|| self.begun())
+    }
+
+    fn begun(&self) -> InFlight {
         InFlight {
             load: self.load.clone(),
             begun_at: clock::now(),

@@ -35,6 +35,8 @@ const LEAST_LATENCY_NS: f64 = 1_000.0;
 #[repr(align(64))]
 pub struct Load {
     in_flight: AtomicU32,
+    /// Most requests in flight; `u32::MAX`: no limit.
+    most_in_flight: AtomicU32,
     begun: AtomicU64,
     failures: AtomicU64,
     /// Bits of an `f64`: nanoseconds, as of `sampled_at`.
@@ -57,6 +59,7 @@ impl Load {
     pub(super) fn new(now: u64) -> Load {
         Load {
             in_flight: AtomicU32::new(0),
+            most_in_flight: AtomicU32::new(u32::MAX),
             begun: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             ewma: AtomicU64::new((nanos(INITIAL_LATENCY) as f64).to_bits()),
@@ -70,6 +73,22 @@ impl Load {
     /// Requests sent and not yet answered to their last byte.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// Most requests that this sidecar may have in flight there. `None`: no limit.
+    pub fn most_in_flight(&self) -> Option<u32> {
+        let most = self.most_in_flight.load(Relaxed);
+        (most != u32::MAX).then_some(most)
+    }
+
+    /// Sets what [`most_in_flight`](Self::most_in_flight) says. Requests under way are not disturbed.
+    pub fn set_most_in_flight(&self, most: Option<u32>) {
+        self.most_in_flight.store(most.unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// Whether there are as many requests in flight as there may be.
+    pub fn is_full(&self) -> bool {
+        self.in_flight() >= self.most_in_flight.load(Relaxed)
     }
 
     /// Requests sent since the endpoint is known.
@@ -99,6 +118,17 @@ impl Load {
     pub(super) fn begin(&self) {
         self.in_flight.fetch_add(1, Relaxed);
         self.begun.fetch_add(1, Relaxed);
+    }
+
+    /// As [`begin`](Self::begin), within the limit.
+    pub(super) fn try_begin(&self) -> bool {
+        // Taken first and given back where it was too much: threads that come at the same time never exceed the limit.
+        if self.in_flight.fetch_add(1, Relaxed) >= self.most_in_flight.load(Relaxed) {
+            self.end();
+            return false;
+        }
+        self.begun.fetch_add(1, Relaxed);
+        true
     }
 
     pub(super) fn end(&self) {

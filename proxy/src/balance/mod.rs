@@ -103,15 +103,49 @@ impl EndpointSet {
         self.endpoints.is_empty()
     }
 
-    /// Chooses an endpoint. `None`: the set is empty.
+    /// Chooses an endpoint. `None`: the set is empty, or every endpoint is [full](Load::is_full).
     ///
     /// An available one that was not tried, while there is one; else an available one; where none is available, all count
     /// as if they were.
     ///
     /// Call [`Endpoint::begin`] before the next choice, or the next choice does not see this one.
     pub fn pick(&self, rng: &mut impl Rng, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
-        let index = self.pick_at(clock::now(), rng, tried)?;
+        let now = clock::now();
+        let mut index = self.pick_at(now, rng, tried)?;
+        // Nearly always it has room: no walk over the set.
+        if self.endpoints[index].load.is_full() {
+            index = self.pick_with_room(now, rng, tried)?;
+        }
         Some(self.endpoints[index].clone())
+    }
+
+    /// As [`pick_at`](Self::pick_at), among those that are not full.
+    fn pick_with_room(
+        &self,
+        now: u64,
+        rng: &mut impl Rng,
+        tried: &[Arc<Endpoint>],
+    ) -> Option<usize> {
+        let room = |index: usize| !self.endpoints[index].load.is_full();
+        let available = |index: usize| room(index) && self.endpoints[index].health.is_available();
+        let untried = |index: usize| !self.is_in(index, tried);
+        let turn = match self.policy {
+            Policy::RoundRobin => self.turn.fetch_add(1, Relaxed),
+            _ => 0,
+        };
+        // With one endpoint there is no schedule; it is the one that is full.
+        if self.endpoints.len() == 1 {
+            return None;
+        }
+        self.pick_where(now, turn, rng, |i| available(i) && untried(i))
+            .or_else(|| self.pick_where(now, turn, rng, available))
+            .or_else(|| self.pick_where(now, turn, rng, |i| room(i) && untried(i)))
+            .or_else(|| self.pick_where(now, turn, rng, room))
+    }
+
+    /// Whether no endpoint takes a request because all are as full as they may be, not because there is none.
+    pub fn is_full(&self) -> bool {
+        !self.is_empty() && self.endpoints.iter().all(|each| each.load.is_full())
     }
 
     fn pick_at(&self, now: u64, rng: &mut impl Rng, tried: &[Arc<Endpoint>]) -> Option<usize> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -380,6 +381,85 @@ fn what_is_not_available_gets_nothing_while_others_are() {
         bar(2, false);
         assert_eq!(held(&mut rng, 50)[2], 50, "{policy:?}");
     }
+}
+
+#[test]
+fn a_full_endpoint_gets_nothing_until_a_request_ends() {
+    for policy in POLICIES {
+        let set = set(policy, &[1; 3]);
+        let mut rng = StdRng::seed_from_u64(9);
+        for (endpoint, most) in set.endpoints().iter().zip([1, 2, 4]) {
+            endpoint.load.set_most_in_flight(Some(most));
+        }
+        let mut requests = Vec::new();
+        while let Some(endpoint) = set.pick(&mut rng, &[]) {
+            let request = endpoint.try_begin().unwrap();
+            requests.push((endpoint, request));
+            assert!(requests.len() <= 7, "{policy:?}");
+        }
+        let counts: Vec<_> = set.stats().iter().map(|stats| stats.in_flight).collect();
+        assert_eq!(counts, [1, 2, 4], "{policy:?}");
+        assert!(set.is_full());
+        assert!(set.endpoints()[0].try_begin().is_none());
+        assert_eq!(set.stats()[0].in_flight, 1);
+        // The only one with room is chosen although it was tried and is not available.
+        let open = set.endpoints()[2].clone();
+        requests.retain(|(endpoint, _)| !endpoint.is_same(&open));
+        open.health.bar(Cause::Ejected, true);
+        let picked = set.pick(&mut rng, std::slice::from_ref(&open)).unwrap();
+        assert!(picked.is_same(&open), "{policy:?}");
+        open.health.bar(Cause::Ejected, false);
+        drop(requests);
+        // A limit that is lifted is gone at once.
+        for endpoint in set.endpoints() {
+            endpoint.load.set_most_in_flight(None);
+        }
+        let held: Vec<_> = (0..100)
+            .map(|_| set.pick(&mut rng, &[]).unwrap().begin())
+            .collect();
+        assert_eq!(held.len(), 100);
+    }
+    // One endpoint has no choice to make, and is full all the same.
+    let one = set(Policy::RoundRobin, &[1]);
+    one.endpoints()[0].load.set_most_in_flight(Some(1));
+    let mut rng = StdRng::seed_from_u64(9);
+    let _held = one.pick(&mut rng, &[]).unwrap().try_begin().unwrap();
+    assert!(one.pick(&mut rng, &[]).is_none());
+    // None is not full.
+    assert!(!set(Policy::Random, &[]).is_full());
+}
+
+#[test]
+fn limits_hold_across_threads() {
+    let set = set(Policy::LeastRequest, &[1; 2]);
+    let held: [AtomicU32; 2] = Default::default();
+    for endpoint in set.endpoints() {
+        endpoint.load.set_most_in_flight(Some(3));
+    }
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let (set, held) = (&set, &held);
+            scope.spawn(move || {
+                let mut rng = StdRng::seed_from_u64(seed);
+                for _ in 0..20_000 {
+                    let Some(endpoint) = set.pick(&mut rng, &[]) else {
+                        continue;
+                    };
+                    let Some(_request) = endpoint.try_begin() else {
+                        continue;
+                    };
+                    let held = &held[position(set, &endpoint)];
+                    assert!(held.fetch_add(1, Relaxed) < 3);
+                    std::thread::yield_now();
+                    held.fetch_sub(1, Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(
+        set.stats().iter().map(|each| each.in_flight).sum::<u32>(),
+        0
+    );
 }
 
 fn policy() -> impl Strategy<Value = Policy> {

@@ -115,14 +115,17 @@ fn grpc_code(reason: Reason) -> u16 {
         | Reason::UpstreamTruncated
         | Reason::UpgradeFailed
         | Reason::NotReady
-        | Reason::Draining => UNAVAILABLE,
+        | Reason::Draining
+        | Reason::CircuitOpen
+        | Reason::Overloaded
+        | Reason::Throttled => UNAVAILABLE,
         Reason::ConnectTimeout
         | Reason::RequestTimeout
         | Reason::PerTryTimeout
         | Reason::ResponseHeadersTimeout
         | Reason::StreamIdleTimeout => DEADLINE_EXCEEDED,
         Reason::ClientGone => CANCELLED,
-        Reason::HeadTooLarge => RESOURCE_EXHAUSTED,
+        Reason::HeadTooLarge | Reason::RateLimited => RESOURCE_EXHAUSTED,
         Reason::BadRequest | Reason::HeadTimeout | Reason::LoopDetected => INTERNAL,
     }
 }

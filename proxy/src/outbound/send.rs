@@ -69,6 +69,15 @@ impl Call<'_> {
         self.backend.endpoints.has_untried(tried)
     }
 
+    /// Why there was no endpoint for a try.
+    pub(super) fn nothing_to_pick(&self) -> Reason {
+        if self.backend.endpoints.is_full() {
+            Reason::CircuitOpen
+        } else {
+            Reason::NoEndpoints
+        }
+    }
+
     pub(super) fn describe(&self, reason: Reason) -> String {
         let service = &self.backend.upstream.service;
         let port = self.backend.port;
@@ -150,13 +159,15 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
     let mut tried = Vec::new();
     loop {
         let Some(endpoint) = call.pick(&tried) else {
-            return Err(Reason::NoEndpoints);
+            return Err(call.nothing_to_pick());
         };
         if call.worker.is_own_outbound(endpoint.address) {
             return Err(Reason::LoopDetected);
         }
+        let Some(mut in_flight) = endpoint.try_begin() else {
+            continue;
+        };
         exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
-        let mut in_flight = endpoint.begin();
         let per_try = call.rule.timeouts.per_try;
         let limit = per_try.and_then(|per_try| {
             Deadline::after(

@@ -72,13 +72,15 @@ async fn try_endpoints(
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     loop {
         let Some(endpoint) = call.pick(&tried) else {
-            return Err(Reason::NoEndpoints);
+            return Err(call.nothing_to_pick());
         };
         if call.worker.is_own_outbound(endpoint.address) {
             return Err(Reason::LoopDetected);
         }
+        let Some(mut in_flight) = endpoint.try_begin() else {
+            continue;
+        };
         exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
-        let mut in_flight = endpoint.begin();
         let failure = match try_one(call, &endpoint).await {
             Ok(response) => {
                 in_flight.first_byte();

@@ -30,11 +30,19 @@ pub(crate) async fn dial(worker: &Rc<Worker>, backend: &Backend) -> Result<Diale
         let picked = backend
             .endpoints
             .pick(&mut *worker.rng.borrow_mut(), &tried);
-        let endpoint = picked.ok_or(Reason::NoEndpoints)?;
+        let Some(endpoint) = picked else {
+            return Err(if backend.endpoints.is_full() {
+                Reason::CircuitOpen
+            } else {
+                Reason::NoEndpoints
+            });
+        };
         if worker.is_own_outbound(endpoint.address) {
             return Err(Reason::LoopDetected);
         }
-        let mut in_flight = endpoint.begin();
+        let Some(mut in_flight) = endpoint.try_begin() else {
+            continue;
+        };
         let target = Target::endpoint(&endpoint, backend);
         let failure = match Box::pin(pool::connect(worker, target, Alpn::Tcp)).await {
             Ok(connected) => {
