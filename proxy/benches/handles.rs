@@ -80,6 +80,7 @@ fn main() {
                 host: "chat.default",
                 port: 80,
                 path: "/v1/9/completions",
+                query: "",
                 method: &Method::POST,
                 headers: &headers,
             };

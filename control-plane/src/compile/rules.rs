@@ -1,8 +1,12 @@
 //! The rules of all routes of one service, in the order in which a sidecar tries them.
 //!
-//! Order (Gateway API, `HTTPRouteRule`): the more specific host, then exact path before regular expression before longest
-//! prefix, then a method, then more headers, then the older route, then its name, then the order in which rules and
-//! matches are written.
+//! Order (Gateway API, `HTTPRouteSpec.hostnames`, `HTTPRouteRule.matches`, `GRPCRouteRule.matches`): the more specific host; then gRPC
+//! calls, by the length of the service and of the method; then exact path before regular expression before longest prefix; then a
+//! method, more headers, more query parameters; then the older route, its name, and the order in which rules and matches are
+//! written. That gRPC calls go before paths is ours: the Gateway API does not allow both for one host.
+//!
+//! The host comes first there, too: a route for `chat.models` goes before one without hostnames, however exact its path. A
+//! request that no rule of the more specific host matches still reaches the others.
 
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -11,8 +15,8 @@ use outrigger_proto::dataplane::v1 as wire;
 
 use super::policy::{self, Defaults};
 use crate::model::{
-    BackendRef, HeaderMatchType, ParentRef, PathMatchType, Resource, RouteMatch, RouteRule,
-    RouteSpec, ServiceSpec,
+    BackendRef, ParentRef, PathMatchType, Resource, RouteMatch, RouteRule, RouteSpec, ServiceSpec,
+    ValueMatchType,
 };
 
 /// The service that rules are made for.
@@ -57,6 +61,7 @@ struct Rank {
     path: PathRank,
     any_method: bool,
     headers: Reverse<usize>,
+    query_params: Reverse<usize>,
     created: Option<jiff::Timestamp>,
     route: String,
 }
@@ -71,6 +76,8 @@ enum HostRank {
 
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum PathRank {
+    /// Lengths of service and method, 0 where unset.
+    Grpc(Reverse<(usize, usize)>),
     Exact,
     Regex,
     Prefix(Reverse<usize>),
@@ -100,6 +107,7 @@ fn collect(
                         path: path_rank(found),
                         any_method: found.method.is_none(),
                         headers: Reverse(found.headers.len()),
+                        query_params: Reverse(found.query_params.len()),
                         created: route.metadata.creation_timestamp,
                         route: route_name.clone(),
                     };
@@ -115,6 +123,7 @@ fn collect(
                             .as_ref()
                             .or(parent.defaults.retry.as_ref())
                             .map(policy::retry),
+                        filters: Vec::new(),
                     };
                     ranked.push((rank, compiled));
                 }
@@ -195,6 +204,10 @@ fn default_port_of(spec: &ServiceSpec) -> u16 {
 }
 
 fn path_rank(found: &RouteMatch) -> PathRank {
+    if let Some(grpc) = &found.grpc {
+        let length = |name: &Option<String>| name.as_ref().map_or(0, String::len);
+        return PathRank::Grpc(Reverse((length(&grpc.service), length(&grpc.method))));
+    }
     match &found.path {
         None => PathRank::Prefix(Reverse(1)),
         Some(path) => match path.match_type() {
@@ -218,12 +231,30 @@ fn to_match(found: &RouteMatch, hosts: Vec<String>, port: u32) -> Vec<wire::Matc
             PathMatchType::PathPrefix => string(Kind::Prefix(value)),
         }
     });
+    let value = |kind, text: &String| match kind {
+        ValueMatchType::Exact => string(Kind::Exact(text.clone())),
+        ValueMatchType::RegularExpression => string(Kind::Regex(text.clone())),
+    };
     let headers = found.headers.iter().map(|header| wire::HeaderMatch {
         name: header.name.to_ascii_lowercase(),
-        value: match header.match_type() {
-            HeaderMatchType::Exact => string(Kind::Exact(header.value.clone())),
-            HeaderMatchType::RegularExpression => string(Kind::Regex(header.value.clone())),
-        },
+        value: value(header.match_type(), &header.value),
+    });
+    let query_params = found
+        .query_params
+        .iter()
+        .map(|param| wire::QueryParamMatch {
+            name: param.name.clone(),
+            value: value(param.match_type(), &param.value),
+        });
+    let grpc = found.grpc.as_ref().map(|grpc| {
+        let part = |text: &Option<String>| {
+            let text = text.as_ref()?;
+            value(grpc.match_type(), text)
+        };
+        wire::GrpcMatch {
+            service: part(&grpc.service),
+            method: part(&grpc.method),
+        }
     });
     let compiled = wire::Match {
         hosts,
@@ -231,6 +262,8 @@ fn to_match(found: &RouteMatch, hosts: Vec<String>, port: u32) -> Vec<wire::Matc
         method: found.method.clone().unwrap_or_default(),
         headers: headers.collect(),
         port,
+        query_params: query_params.collect(),
+        grpc,
     };
     if compiled == wire::Match::default() {
         return Vec::new();
@@ -288,6 +321,7 @@ fn built_in(parent: Parent<'_>) -> Vec<wire::Rule> {
         backends: vec![itself(parent, port)],
         timeouts: Some(policy::timeouts(parent.defaults.timeouts)),
         retry: parent.defaults.retry.as_ref().map(policy::retry),
+        filters: Vec::new(),
     };
     let others = parent.spec.ports.iter().filter(|port| port.port != default);
     let mut rules: Vec<_> = others

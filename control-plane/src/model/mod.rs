@@ -35,8 +35,8 @@ pub use relate::validate_against;
 pub use resource::{Resource, Spec};
 pub use retry::{GrpcCode, Retry, RetryBudget};
 pub use route::{
-    BackendRef, HeaderMatch, HeaderMatchType, ParentRef, PathMatch, PathMatchType, RouteMatch,
-    RouteRule, RouteSpec,
+    BackendRef, GrpcMatch, HeaderMatch, ParentRef, PathMatch, PathMatchType, QueryParamMatch,
+    RouteMatch, RouteRule, RouteSpec, ValueMatchType,
 };
 pub use service::{
     LoadBalancing, LoadBalancingPolicy, Protocol, ServiceEndpoints, ServicePort, ServiceSpec,

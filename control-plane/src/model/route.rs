@@ -69,6 +69,12 @@ pub struct RouteMatch {
     /// All of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderMatch>,
+    /// All of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub query_params: Vec<QueryParamMatch>,
+    /// Only gRPC calls. Stands alone or with headers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grpc: Option<GrpcMatch>,
 }
 
 /// A condition on the path, without the query.
@@ -107,13 +113,55 @@ pub enum PathMatchType {
     RegularExpression,
 }
 
+/// A condition on a query parameter. Of one that occurs several times the first value counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct QueryParamMatch {
+    /// `type`. Default Exact.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub match_type: Option<ValueMatchType>,
+    /// Decoded. Case matters.
+    pub name: String,
+    /// Decoded: a text or a regular expression.
+    pub value: String,
+}
+
+impl QueryParamMatch {
+    /// The value in effect.
+    pub fn match_type(&self) -> ValueMatchType {
+        self.match_type.unwrap_or_default()
+    }
+}
+
+/// A condition on a gRPC call. At least one of service and method.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GrpcMatch {
+    /// `type`, of both. Default Exact.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub match_type: Option<ValueMatchType>,
+    /// With its package. Unset: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Unset: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+}
+
+impl GrpcMatch {
+    /// The value in effect.
+    pub fn match_type(&self) -> ValueMatchType {
+        self.match_type.unwrap_or_default()
+    }
+}
+
 /// A condition on a header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HeaderMatch {
     /// `type`. Default Exact.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
-    pub match_type: Option<HeaderMatchType>,
+    pub match_type: Option<ValueMatchType>,
     /// In any case.
     pub name: String,
     /// A text or a regular expression.
@@ -122,14 +170,14 @@ pub struct HeaderMatch {
 
 impl HeaderMatch {
     /// The value in effect.
-    pub fn match_type(&self) -> HeaderMatchType {
+    pub fn match_type(&self) -> ValueMatchType {
         self.match_type.unwrap_or_default()
     }
 }
 
-/// How a header's value is compared.
+/// How the value of a header, a query parameter, or part of a gRPC call is compared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum HeaderMatchType {
+pub enum ValueMatchType {
     /// Byte for byte.
     #[default]
     Exact,

@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::{
-    AccessLog, BackendRef, Duration, GrpcCode, HeaderMatch, HeaderMatchType, Labels, LoadBalancing,
+    AccessLog, BackendRef, Duration, GrpcCode, GrpcMatch, HeaderMatch, Labels, LoadBalancing,
     LoadBalancingPolicy, MeshSpec, MeshTimeouts, Mtls, MtlsMode, ParentRef, PathMatch,
-    PathMatchType, Protocol, RequestTimeouts, Resource, Retry, RetryBudget, RouteMatch, RouteRule,
-    RouteSpec, ServiceEndpoints, ServicePort, ServiceSpec, ServiceTimeouts, StaticEndpoint,
-    Telemetry,
+    PathMatchType, Protocol, QueryParamMatch, RequestTimeouts, Resource, Retry, RetryBudget,
+    RouteMatch, RouteRule, RouteSpec, ServiceEndpoints, ServicePort, ServiceSpec, ServiceTimeouts,
+    StaticEndpoint, Telemetry, ValueMatchType,
 };
 
 /// A `Mesh`, a `Service` or a `Route`.
@@ -242,26 +242,50 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
     )
         .prop_map(|(match_type, value)| PathMatch { match_type, value });
     let kind = of(select(vec![
-        HeaderMatchType::Exact,
-        HeaderMatchType::RegularExpression,
+        ValueMatchType::Exact,
+        ValueMatchType::RegularExpression,
     ]));
-    let headers = btree_map("[A-Za-z-]{1,6}", (kind, "[a-z0-9]{1,5}"), 0..3).prop_map(|headers| {
-        let header = |(name, (match_type, value))| HeaderMatch {
+    let headers =
+        btree_map("[A-Za-z-]{1,6}", (kind.clone(), "[a-z0-9]{1,5}"), 0..3).prop_map(|headers| {
+            let header = |(name, (match_type, value))| HeaderMatch {
+                match_type,
+                name,
+                value,
+            };
+            headers.into_iter().map(header).collect()
+        });
+    let query_params = btree_map("[A-Za-z %]{1,6}", (kind.clone(), "[a-z0-9]{1,5}"), 0..3)
+        .prop_map(|params| {
+            let param = |(name, (match_type, value))| QueryParamMatch {
+                match_type,
+                name,
+                value,
+            };
+            params.into_iter().map(param).collect::<Vec<_>>()
+        });
+    let grpc = (kind, "[a-z]{1,3}(\\.[A-Z]{1,3})?", of("[A-Z][a-z]{0,3}")).prop_map(
+        |(match_type, service, method)| GrpcMatch {
             match_type,
-            name,
-            value,
-        };
-        headers.into_iter().map(header).collect()
-    });
+            service: Some(service),
+            method,
+        },
+    );
     (
         of(path),
         of(select(vec!["GET".to_owned(), "POST".to_owned()])),
         headers,
+        query_params,
+        of(grpc),
     )
-        .prop_map(|(path, method, headers)| RouteMatch {
-            path,
-            method,
-            headers,
+        .prop_map(|(path, method, headers, query_params, grpc)| {
+            let plain = grpc.is_none();
+            RouteMatch {
+                path: path.filter(|_| plain),
+                method: method.filter(|_| plain),
+                headers,
+                query_params: if plain { query_params } else { Vec::new() },
+                grpc,
+            }
         })
 }
 

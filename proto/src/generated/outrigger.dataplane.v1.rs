@@ -328,6 +328,9 @@ pub struct Rule {
     /// Unset: failed connects are tried on another endpoint, nothing else is retried.
     #[prost(message, optional, tag = "5")]
     pub retry: ::core::option::Option<Retry>,
+    /// What is done to requests and their responses, in this order. Empty: nothing.
+    #[prost(message, repeated, tag = "20")]
+    pub filters: ::prost::alloc::vec::Vec<Filter>,
 }
 /// All of the given conditions.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -345,6 +348,32 @@ pub struct Match {
     /// Port of the service. 0: any.
     #[prost(uint32, tag = "5")]
     pub port: u32,
+    #[prost(message, repeated, tag = "20")]
+    pub query_params: ::prost::alloc::vec::Vec<QueryParamMatch>,
+    /// Only gRPC requests of this service and method.
+    #[prost(message, optional, tag = "21")]
+    pub grpc: ::core::option::Option<GrpcMatch>,
+}
+/// The first value of a parameter counts. Names and values are compared as `application/x-www-form-urlencoded` is decoded:
+/// `%20` and `+` are spaces.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct QueryParamMatch {
+    /// Decoded; case matters.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Exact or regex.
+    #[prost(message, optional, tag = "2")]
+    pub value: ::core::option::Option<StringMatch>,
+}
+/// A gRPC request has the content type `application/grpc`, alone or with a suffix, and the path `/<service>/<method>`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrpcMatch {
+    /// With its package: `inference.GRPCInferenceService`. Exact or regex; unset: any.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<StringMatch>,
+    /// Exact or regex; unset: any.
+    #[prost(message, optional, tag = "2")]
+    pub method: ::core::option::Option<StringMatch>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StringMatch {
@@ -389,6 +418,207 @@ pub struct Backend {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+}
+/// One step on the way of a request and of its response.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Filter {
+    #[prost(oneof = "filter::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub kind: ::core::option::Option<filter::Kind>,
+}
+/// Nested message and enum types in `Filter`.
+pub mod filter {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(message, tag = "1")]
+        RequestHeaders(super::HeaderModifier),
+        /// Of every response: an upstream's, and those that sidecars make.
+        #[prost(message, tag = "2")]
+        ResponseHeaders(super::HeaderModifier),
+        #[prost(message, tag = "3")]
+        UrlRewrite(super::UrlRewrite),
+        /// Answers instead of a backend.
+        #[prost(message, tag = "4")]
+        Redirect(super::Redirect),
+        #[prost(message, tag = "5")]
+        Mirror(super::Mirror),
+        #[prost(message, tag = "6")]
+        Cors(super::Cors),
+        /// Answers instead of a backend.
+        #[prost(message, tag = "7")]
+        DirectResponse(super::DirectResponse),
+        #[prost(message, tag = "8")]
+        FaultInjection(super::FaultInjection),
+    }
+}
+/// Removes first, then sets, then adds. Names are lower case. What concerns single connections or the message's framing
+/// (RFC 9110, section 7.6.1; `host`, `content-length`, …) and the mesh's own headers cannot be named.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeaderModifier {
+    /// In place of all values there are.
+    #[prost(message, repeated, tag = "1")]
+    pub set: ::prost::alloc::vec::Vec<Header>,
+    /// In addition to what there is.
+    #[prost(message, repeated, tag = "2")]
+    pub add: ::prost::alloc::vec::Vec<Header>,
+    #[prost(string, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Header {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UrlRewrite {
+    /// New authority, without a port. Empty: unchanged.
+    #[prost(string, tag = "1")]
+    pub hostname: ::prost::alloc::string::String,
+    /// Unset: unchanged.
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathModifier>,
+}
+/// The query stays.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathModifier {
+    #[prost(oneof = "path_modifier::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<path_modifier::Kind>,
+}
+/// Nested message and enum types in `PathModifier`.
+pub mod path_modifier {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// The whole path.
+        #[prost(string, tag = "1")]
+        FullPath(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Prefix(super::PrefixReplacement),
+    }
+}
+/// Whole segments: slashes at the end of both do not count, and a path is never empty.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PrefixReplacement {
+    /// The prefix that the rule matches.
+    #[prost(string, tag = "1")]
+    pub prefix: ::prost::alloc::string::String,
+    /// May be empty.
+    #[prost(string, tag = "2")]
+    pub replacement: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    /// `http` or `https`. Empty: the request's.
+    #[prost(string, tag = "1")]
+    pub scheme: ::prost::alloc::string::String,
+    /// Empty: the request's.
+    #[prost(string, tag = "2")]
+    pub hostname: ::prost::alloc::string::String,
+    /// 0: the scheme's, where one is set; otherwise the port that the request is for. 80 for http and 443 for https are not written.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// Unset: unchanged.
+    #[prost(message, optional, tag = "4")]
+    pub path: ::core::option::Option<PathModifier>,
+    /// 301, 302, 303, 307 or 308. 0: 302.
+    #[prost(uint32, tag = "5")]
+    pub status: u32,
+}
+/// Sends copies of requests to another backend as well. The original does not wait for it, and its response is dropped.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Mirror {
+    /// Its weight has no meaning.
+    #[prost(message, optional, tag = "1")]
+    pub backend: ::core::option::Option<Backend>,
+    /// Share of the requests: numerator of denominator. Unset: all.
+    #[prost(message, optional, tag = "2")]
+    pub fraction: ::core::option::Option<Fraction>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fraction {
+    #[prost(uint32, tag = "1")]
+    pub numerator: u32,
+    /// 0: 100.
+    #[prost(uint32, tag = "2")]
+    pub denominator: u32,
+}
+/// Cross-origin requests of browsers (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cors {
+    /// `*`, `<scheme>://<host>\[:<port>\]`, or with `*.` before the host: one or more labels.
+    #[prost(string, repeated, tag = "1")]
+    pub allow_origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "2")]
+    pub allow_credentials: bool,
+    /// `*`: any.
+    #[prost(string, repeated, tag = "3")]
+    pub allow_methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `*`: any.
+    #[prost(string, repeated, tag = "4")]
+    pub allow_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "5")]
+    pub expose_headers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// For how long a browser may keep the answer to a preflight. Unset: 5 s.
+    #[prost(message, optional, tag = "6")]
+    pub max_age: ::core::option::Option<::prost_types::Duration>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DirectResponse {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// Empty: none.
+    #[prost(string, tag = "2")]
+    pub content_type: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub body: ::prost::alloc::vec::Vec<u8>,
+}
+/// Delays, then aborts or truncates, each by chance.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct FaultInjection {
+    #[prost(message, optional, tag = "1")]
+    pub delay: ::core::option::Option<fault_injection::Delay>,
+    #[prost(message, optional, tag = "2")]
+    pub abort: ::core::option::Option<fault_injection::Abort>,
+    #[prost(message, optional, tag = "3")]
+    pub truncate: ::core::option::Option<fault_injection::Truncate>,
+    /// Only requests where all of these match. Empty: all.
+    #[prost(message, repeated, tag = "4")]
+    pub headers: ::prost::alloc::vec::Vec<HeaderMatch>,
+}
+/// Nested message and enum types in `FaultInjection`.
+pub mod fault_injection {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Delay {
+        #[prost(message, optional, tag = "1")]
+        pub duration: ::core::option::Option<::prost_types::Duration>,
+        #[prost(message, optional, tag = "2")]
+        pub fraction: ::core::option::Option<super::Fraction>,
+    }
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Abort {
+        #[prost(message, optional, tag = "3")]
+        pub fraction: ::core::option::Option<super::Fraction>,
+        #[prost(oneof = "abort::Status", tags = "1, 2")]
+        pub status: ::core::option::Option<abort::Status>,
+    }
+    /// Nested message and enum types in `Abort`.
+    pub mod abort {
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum Status {
+            #[prost(uint32, tag = "1")]
+            Http(u32),
+            #[prost(uint32, tag = "2")]
+            Grpc(u32),
+        }
+    }
+    /// Breaks the response off after so many bytes of its body.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Truncate {
+        #[prost(uint64, tag = "1")]
+        pub after_bytes: u64,
+        #[prost(message, optional, tag = "2")]
+        pub fraction: ::core::option::Option<super::Fraction>,
+    }
 }
 /// Unset: that clock does not run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -117,11 +117,23 @@ fn condition(condition: &Match) -> Value {
         .headers
         .iter()
         .map(|header| json!({ "name": header.name.as_str(), "value": string(&header.value) }));
+    let query_params = condition
+        .query_params
+        .iter()
+        .map(|param| json!({ "name": &*param.name, "value": string(&param.value) }));
+    let grpc = condition.grpc.as_ref().map(|grpc| {
+        json!({
+            "service": grpc.service.as_ref().map(string),
+            "method": grpc.method.as_ref().map(string),
+        })
+    });
     json!({
         "hosts": condition.hosts.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "path": condition.path.as_ref().map(string),
         "method": condition.method.as_ref().map(|method| method.as_str()),
         "headers": headers.collect::<Vec<_>>(),
+        "query_params": query_params.collect::<Vec<_>>(),
+        "grpc": grpc,
         "port": condition.port,
     })
 }

@@ -8,8 +8,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::balance::{DEFAULT_DECAY, Endpoint, EndpointSet, Policy};
 use crate::policy::{
-    Backend, HeaderMatch, HostEntry, HostMatch, InboundPort, Match, MeshPolicy, Protocol, Retry,
-    Rule, Service, ServicePort, Snapshot, StringMatch, Timeouts, Upstream,
+    Backend, HeaderMatch, HostEntry, HostMatch, InboundPort, Match, MeshPolicy, Protocol,
+    QueryParamMatch, Retry, Rule, Service, ServicePort, Snapshot, StringMatch, Timeouts, Upstream,
 };
 use crate::resilience::{Backoff, RetryBudget};
 use crate::telemetry::metrics::Metrics;
@@ -124,6 +124,11 @@ fn snapshot() -> Snapshot {
                 name: "x-tier".parse().unwrap(),
                 value: StringMatch::regex("gold|silver").unwrap(),
             }],
+            query_params: vec![QueryParamMatch {
+                name: "beta".into(),
+                value: StringMatch::exact("1"),
+            }],
+            grpc: None,
             port: Some(80),
         }],
         backends: vec![Backend {
@@ -141,6 +146,7 @@ fn snapshot() -> Snapshot {
             ),
         }],
         total_weight: 90,
+        turns: Arc::default(),
         timeouts: Timeouts {
             request: Some(Duration::from_secs(30)),
             ..Timeouts::default()
@@ -258,6 +264,8 @@ async fn the_configuration() {
                         "path": { "type": "prefix", "value": "/v1" },
                         "method": "POST",
                         "headers": [{ "name": "x-tier", "value": { "type": "regex", "value": "gold|silver" } }],
+                        "query_params": [{ "name": "beta", "value": { "type": "exact", "value": "1" } }],
+                        "grpc": null,
                         "port": 80,
                     }],
                     "backends": [{ "service": "default/chat", "port": 80, "protocol": "http", "weight": 90, "endpoints": 1 }],

@@ -12,7 +12,7 @@ use super::convert::{BackendSpec, RuleSpec, ServiceSpec, Spec, server_name, sni}
 use super::endpoints::ServiceEndpoints;
 use super::resources::Resources;
 use crate::policy::{
-    Backend, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Snapshot, Upstream,
+    Backend, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Snapshot, Turns, Upstream,
 };
 use crate::resilience::RetryBudget;
 use crate::telemetry::Direction;
@@ -166,7 +166,10 @@ impl Builder {
                 .get(&spec.name)
                 .filter(|(old, service)| Arc::ptr_eq(old, spec) && self.is_current(service))
                 .map(|(_, service)| service.clone());
-            let service = kept.unwrap_or_else(|| Arc::new(self.service(spec)));
+            let service = kept.unwrap_or_else(|| {
+                let old = before.get(&spec.name).map(|(_, service)| &**service);
+                Arc::new(self.service(spec, old))
+            });
             self.services
                 .insert(spec.name.clone(), (spec.clone(), service));
         }
@@ -187,11 +190,13 @@ impl Builder {
                 .all(|backend| is_current(&backend.upstream))
     }
 
-    fn service(&mut self, spec: &ServiceSpec) -> Service {
-        let rules = spec
-            .rules
-            .iter()
-            .map(|rule| Arc::new(self.rule(spec, rule)));
+    fn service(&mut self, spec: &ServiceSpec, before: Option<&Service>) -> Service {
+        let old_rules = before.map_or(&[][..], |service| &service.rules);
+        let rules = spec.rules.iter().enumerate().map(|(index, rule)| {
+            // Rules have no names: the one in the same place is most likely the same, and any other does no harm.
+            let turns = old_rules.get(index).map(|old| Arc::clone(&old.turns));
+            Arc::new(self.rule(spec, rule, turns.unwrap_or_default()))
+        });
         let rules = rules.collect();
         Service {
             name: spec.name.clone(),
@@ -206,7 +211,7 @@ impl Builder {
         }
     }
 
-    fn rule(&mut self, service: &ServiceSpec, rule: &RuleSpec) -> Rule {
+    fn rule(&mut self, service: &ServiceSpec, rule: &RuleSpec, turns: Arc<Turns>) -> Rule {
         let (percent, minimum) = rule.budget;
         Rule {
             route: rule.route.clone(),
@@ -217,6 +222,7 @@ impl Builder {
                 .filter_map(|backend| self.backend(service, rule, backend))
                 .collect(),
             total_weight: rule.total_weight,
+            turns,
             timeouts: rule.timeouts.clone(),
             retry: rule.retry.clone(),
             budget: self

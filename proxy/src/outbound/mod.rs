@@ -114,7 +114,7 @@ async fn respond(
     };
     // What waits for a model must not hold a configuration that is no longer in effect.
     drop(snapshot);
-    let backend = route.rule.choose(&mut *worker.rng.borrow_mut());
+    let backend = route.rule.choose();
     exchange.set_metrics(&backend.metrics);
     exchange.log_route(&route.service.name, &route.rule.route);
     if backend.protocol == Protocol::Grpc {

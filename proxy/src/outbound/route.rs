@@ -59,6 +59,7 @@ pub(super) async fn find(
         host: authority.host(),
         port,
         path: head.uri.path(),
+        query: head.uri.query().unwrap_or_default(),
         method: &head.method,
         headers: &head.headers,
     };

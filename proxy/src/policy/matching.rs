@@ -5,15 +5,17 @@
 use std::sync::Arc;
 
 use http::{HeaderMap, Method};
-use rand::Rng;
 
-use super::{Backend, Rule};
-use crate::balance::below;
+use super::{Backend, Rule, split};
 
+mod grpc;
 mod header;
+mod query;
 mod string;
 
+pub use grpc::GrpcMatch;
 pub use header::HeaderMatch;
+pub use query::QueryParamMatch;
 pub use string::{InvalidPattern, StringMatch};
 
 /// What rules look at.
@@ -25,6 +27,8 @@ pub struct RequestFacts<'a> {
     pub port: u16,
     /// Without the query, as it came: percent-encoding and `..` are left alone, because that is what the application gets.
     pub path: &'a str,
+    /// Without its question mark, as it came; empty: none.
+    pub query: &'a str,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
 }
@@ -37,6 +41,8 @@ pub struct Match {
     pub path: Option<StringMatch>,
     pub method: Option<Method>,
     pub headers: Vec<HeaderMatch>,
+    pub query_params: Vec<QueryParamMatch>,
+    pub grpc: Option<GrpcMatch>,
     /// Port of the service. `None`: any.
     pub port: Option<u16>,
 }
@@ -58,6 +64,14 @@ impl Match {
                 .headers
                 .iter()
                 .all(|header| header.matches(facts.headers))
+            && self
+                .query_params
+                .iter()
+                .all(|param| param.matches(facts.query))
+            && self
+                .grpc
+                .as_ref()
+                .is_none_or(|grpc| grpc.matches(facts.path, facts.headers))
     }
 }
 
@@ -113,26 +127,18 @@ impl Rule {
         self.matches.is_empty() || self.matches.iter().any(|each| each.matches(facts))
     }
 
-    /// A backend by weight.
-    pub fn choose(&self, rng: &mut impl Rng) -> &Backend {
+    /// The backend whose turn it is, by weight.
+    pub fn choose(&self) -> &Backend {
         let [first, others @ ..] = self.backends.as_slice() else {
             unreachable!("a rule has backends: checked when it is made")
         };
-        if others.is_empty() || self.total_weight == 0 {
+        if others.is_empty() {
             return first;
         }
-        let mut point = below(rng, u64::from(self.total_weight)) as u32;
-        let last = others.last().unwrap_or(first);
-        self.backends
-            .iter()
-            .find(|backend| match point.checked_sub(backend.weight) {
-                None => true,
-                Some(left) => {
-                    point = left;
-                    false
-                }
-            })
-            .unwrap_or(last)
+        let weights = self.backends.iter().map(|backend| backend.weight);
+        split::at(self.turns.take(), self.total_weight, weights)
+            .and_then(|index| self.backends.get(index))
+            .unwrap_or(first)
     }
 }
 

@@ -5,6 +5,7 @@
 //! and is found again by name when the next snapshot is built.
 
 pub mod matching;
+mod split;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use crate::identity::SpiffePattern;
 use crate::resilience::RetryBudget;
 use crate::telemetry::metrics::RequestMetrics;
 
-pub use matching::{HeaderMatch, HostMatch, Match, StringMatch};
+pub use matching::{GrpcMatch, HeaderMatch, HostMatch, Match, QueryParamMatch, StringMatch};
+pub use split::Turns;
 
 /// Everything the data path needs to know, at one version.
 #[derive(Debug, Default)]
@@ -135,6 +137,8 @@ pub struct Rule {
     pub backends: Vec<Backend>,
     /// Sum of the backends' weights.
     pub total_weight: u32,
+    /// Whose turn it is. Survives changes of configuration.
+    pub turns: Arc<Turns>,
     pub timeouts: Timeouts,
     /// `None`: only what was certainly not sent is tried again.
     pub retry: Option<Retry>,

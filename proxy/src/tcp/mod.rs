@@ -51,7 +51,7 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, bindi
     let Some(rule) = rule(&service.rules, &binding) else {
         return session.refuse(&client, Reason::NoRoute);
     };
-    let backend = rule.choose(&mut *worker.rng.borrow_mut());
+    let backend = rule.choose();
     session.set_metrics(&backend.metrics);
     session.route = Arc::clone(&rule.route);
     match dial(&worker, backend).await {
@@ -75,6 +75,7 @@ fn rule<'a>(rules: &'a [Arc<Rule>], binding: &TcpBinding) -> Option<&'a Arc<Rule
             host: name,
             port: binding.port,
             path: "/",
+            query: "",
             method: &Method::CONNECT,
             headers: &HeaderMap::new(),
         },

@@ -149,6 +149,115 @@ fn hosts_go_before_paths() {
     );
 }
 
+/// Gateway API, `HTTPRouteSpec.hostnames`: "precedence must be given to rules from the HTTPRoute with the largest number of
+/// characters in a matching non-wildcard hostname, then in a matching hostname". Only then do paths count.
+#[test]
+fn a_host_goes_before_the_most_exact_path() {
+    let mut bench = bench();
+    bench.put(&service("chat", HTTP));
+    let spec = |hosts: &str, given: &str| {
+        format!(
+            "{{parentRefs: [{{name: chat}}], hostnames: {hosts}, rules: [{{matches: [{given}]}}]}}"
+        )
+    };
+    bench.put(&route(
+        "any-host",
+        &spec(
+            "[]",
+            "{path: {type: Exact, value: /v1}, method: GET, headers: [{name: a, value: b}]}",
+        ),
+    ));
+    bench.put(&route(
+        "wide",
+        &spec("['*.example']", "{path: {type: Exact, value: /v1}}"),
+    ));
+    bench.put(&route("exact", &spec("[a.example, b.example]", "{}")));
+    let rules = bench.service("default/chat").rules;
+    let routes: Vec<&str> = rules.iter().map(|it| it.route.as_str()).collect();
+    assert_eq!(
+        routes,
+        ["default/exact", "default/wide", "default/any-host", ""]
+    );
+}
+
+#[test]
+fn query_parameters_count_after_headers() {
+    let mut bench = bench();
+    bench.put(&service("chat", HTTP));
+    let rules =
+        |name: &str, given: &str| route(name, &parent(&format!("[{{matches: [{given}]}}]")));
+    bench.put(&rules("one", "{queryParams: [{name: a, value: b}]}"));
+    bench.put(&rules(
+        "two",
+        "{queryParams: [{name: a, value: b}, {type: RegularExpression, name: c, value: d+}]}",
+    ));
+    bench.put(&rules("header", "{headers: [{name: a, value: b}]}"));
+    bench.put(&rules(
+        "both",
+        "{headers: [{name: a, value: b}], queryParams: [{name: a, value: b}]}",
+    ));
+    let rules = bench.service("default/chat").rules;
+    let routes: Vec<&str> = rules.iter().map(|it| it.route.as_str()).collect();
+    assert_eq!(
+        routes,
+        [
+            "default/both",
+            "default/header",
+            "default/two",
+            "default/one",
+            ""
+        ]
+    );
+    let params = &rules[2].matches[0].query_params;
+    assert_eq!(params[0].name, "a");
+    assert_eq!(
+        params[0].value.as_ref().unwrap().kind,
+        Some(Path::Exact("b".into()))
+    );
+    assert_eq!(
+        params[1].value.as_ref().unwrap().kind,
+        Some(Path::Regex("d+".into()))
+    );
+}
+
+#[test]
+fn grpc_calls_go_by_service_and_then_by_method() {
+    let mut bench = bench();
+    bench.put(&service("chat", HTTP));
+    let rules =
+        |name: &str, given: &str| route(name, &parent(&format!("[{{matches: [{given}]}}]")));
+    bench.put(&rules(
+        "path",
+        "{path: {type: Exact, value: /a.Service/Call}}",
+    ));
+    bench.put(&rules("method", "{grpc: {method: AVeryLongMethod}}"));
+    bench.put(&rules("service", "{grpc: {service: a.Service}}"));
+    bench.put(&rules(
+        "headers",
+        "{grpc: {service: a.Service}, headers: [{name: a, value: b}]}",
+    ));
+    bench.put(&rules("longer", "{grpc: {service: a.LongerService}}"));
+    bench.put(&rules("both", "{grpc: {service: a.Service, method: Call}}"));
+    let rules = bench.service("default/chat").rules;
+    let routes: Vec<&str> = rules
+        .iter()
+        .map(|it| it.route.trim_start_matches("default/"))
+        .collect();
+    assert_eq!(
+        routes,
+        ["longer", "both", "headers", "service", "method", "path", ""]
+    );
+    let grpc = rules[1].matches[0].grpc.as_ref().unwrap();
+    assert_eq!(
+        grpc.service.as_ref().unwrap().kind,
+        Some(Path::Exact("a.Service".into()))
+    );
+    assert_eq!(
+        grpc.method.as_ref().unwrap().kind,
+        Some(Path::Exact("Call".into()))
+    );
+}
+
 #[test]
 fn timeouts_and_retries_are_taken_field_by_field_from_rule_service_and_mesh() {
     let mut bench = bench();

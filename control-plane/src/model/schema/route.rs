@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::checks;
 use super::common::{HOSTS, LABELS, METHODS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
-use super::paths::{header_match, path_match};
+use super::paths::{grpc_match, header_match, path_match, query_param_match};
 use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
 
@@ -27,11 +27,16 @@ static MATCHES: List = List {
     max: 64,
     unique: &[""],
 };
-static MATCH: Object = Object::new(&[
-    Field::optional("path", Shape::Object(&PATH)),
-    Field::optional("method", METHODS),
-    Field::optional("headers", Shape::List(&HEADERS)),
-]);
+static MATCH: Object = Object::with_rule(
+    &[
+        Field::optional("path", Shape::Object(&PATH)),
+        Field::optional("method", METHODS),
+        Field::optional("headers", Shape::List(&HEADERS)),
+        Field::optional("queryParams", Shape::List(&QUERY_PARAMS)),
+        Field::optional("grpc", Shape::Object(&GRPC)),
+    ],
+    grpc_stands_alone,
+);
 static PATH: Object = Object::with_rule(
     &[
         Field::optional(
@@ -56,6 +61,45 @@ static HEADER: Object = Object::with_rule(
     ],
     header_match,
 );
+
+static QUERY_PARAMS: List = List {
+    item: Shape::Object(&QUERY_PARAM),
+    min: 0,
+    max: 16,
+    unique: &["name"],
+};
+static QUERY_PARAM: Object = Object::with_rule(
+    &[
+        Field::optional("type", Shape::OneOf(&["Exact", "RegularExpression"])),
+        Field::required("name", Shape::Text(checks::anything)),
+        Field::required("value", Shape::Text(checks::anything)),
+    ],
+    query_param_match,
+);
+static GRPC: Object = Object::with_rule(
+    &[
+        Field::optional("type", Shape::OneOf(&["Exact", "RegularExpression"])),
+        Field::optional("service", Shape::Text(checks::anything)),
+        Field::optional("method", Shape::Text(checks::anything)),
+    ],
+    grpc_match,
+);
+
+/// A call's path and HTTP method are given by its service and method; it has no query.
+fn grpc_stands_alone(members: &Map<String, Value>, report: &mut Report) {
+    let set = |field: &str| members.get(field).is_some_and(|value| !value.is_null());
+    if !set("grpc") {
+        return;
+    }
+    for field in ["path", "method", "queryParams"] {
+        if set(field) {
+            report.problem_at(
+                field,
+                "cannot stand beside grpc, which names a call by service and method; leave it out, or make a match of its own",
+            );
+        }
+    }
+}
 
 static BACKENDS: List = List {
     item: Shape::Object(&BACKEND),

@@ -10,7 +10,9 @@ use wire::string_match::Kind;
 use super::{BackendSpec, Reason, RuleSpec, ServiceSpec, known, list, port, protocol, timeout};
 use crate::balance::{self, DEFAULT_DECAY};
 use crate::policy::matching::HostMatch;
-use crate::policy::{HeaderMatch, Match, Retry, ServicePort, StringMatch, Timeouts};
+use crate::policy::{
+    GrpcMatch, HeaderMatch, Match, QueryParamMatch, Retry, ServicePort, StringMatch, Timeouts,
+};
 use crate::resilience::Backoff;
 
 /// The contract's default where a service does not say it.
@@ -135,11 +137,33 @@ fn one_match(wire: &wire::Match) -> Result<Match, Reason> {
                 .ok_or("value: unset; exact, prefix or regex is wanted")?,
         })
     })?;
+    let query_params = list(
+        "query_params",
+        &wire.query_params,
+        |param: &wire::QueryParamMatch| {
+            if param.name.is_empty() {
+                return Err("name: empty, no parameter has that name".into());
+            }
+            Ok(QueryParamMatch {
+                name: param.name.as_str().into(),
+                value: whole_value("value", param.value.as_ref())?
+                    .ok_or("value: unset; exact or regex is wanted")?,
+            })
+        },
+    )?;
+    let grpc = |wire: &wire::GrpcMatch| {
+        Ok::<_, Reason>(GrpcMatch {
+            service: whole_value("grpc.service", wire.service.as_ref())?,
+            method: whole_value("grpc.method", wire.method.as_ref())?,
+        })
+    };
     Ok(Match {
         hosts: wire.hosts.iter().map(|host| HostMatch::new(host)).collect(),
         path: string_match("path", wire.path.as_ref())?,
         method,
         headers,
+        query_params,
+        grpc: wire.grpc.as_ref().map(grpc).transpose()?,
         port: match wire.port {
             0 => None,
             number => Some(port("port", number)?),
@@ -161,6 +185,17 @@ fn string_match(
             .map(Some)
             .map_err(|error| format!("{field}.regex: {error}")),
         None => Err(format!("{field}: neither exact nor prefix nor regex")),
+    }
+}
+
+/// A pattern where prefixes, which are made of path segments, mean nothing.
+fn whole_value(
+    field: &str,
+    wire: Option<&wire::StringMatch>,
+) -> Result<Option<StringMatch>, Reason> {
+    match string_match(field, wire)? {
+        Some(StringMatch::Prefix(_)) => Err(format!("{field}: a prefix; exact or regex is wanted")),
+        found => Ok(found),
     }
 }
 

@@ -130,6 +130,34 @@ fn what_is_wrong_is_told_with_its_field() {
             }),
             "rules[0].matches[0].headers[0].value: unset; exact, prefix or regex is wanted",
         ),
+        (
+            with_rule(|rule| {
+                rule.matches = vec![wire::Match {
+                    query_params: vec![wire::QueryParamMatch {
+                        name: "a".into(),
+                        value: Some(wire::StringMatch {
+                            kind: Some(Kind::Prefix("/b".into())),
+                        }),
+                    }],
+                    ..Default::default()
+                }];
+            }),
+            "rules[0].matches[0].query_params[0].value: a prefix; exact or regex is wanted",
+        ),
+        (
+            with_rule(|rule| {
+                rule.matches = vec![wire::Match {
+                    grpc: Some(wire::GrpcMatch {
+                        service: None,
+                        method: Some(wire::StringMatch {
+                            kind: Some(Kind::Regex("(".into())),
+                        }),
+                    }),
+                    ..Default::default()
+                }];
+            }),
+            "rules[0].matches[0].grpc.method.regex: \"(\" is no regular expression (RE2-like syntax, without look-around and back-references): error: unclosed group",
+        ),
     ];
     for (wire, expected) in cases {
         assert_eq!(refusal(wire), expected);

@@ -161,6 +161,11 @@ fn another_policy_makes_new_sets_of_the_same_endpoints() {
     assert!(Arc::ptr_eq(&chosen(&first)[0], &chosen(&second)[0]));
     let budget = |snapshot: &Snapshot| found(snapshot, "chat").rules[0].budget.clone();
     assert!(Arc::ptr_eq(&budget(&first), &budget(&second)));
+    let turns = |snapshot: &Snapshot| found(snapshot, "chat").rules[0].turns.clone();
+    assert!(
+        Arc::ptr_eq(&turns(&first), &turns(&second)),
+        "the split goes on"
+    );
     let metrics =
         |snapshot: &Snapshot| found(snapshot, "chat").rules[0].backends[0].metrics.clone();
     assert!(Arc::ptr_eq(&metrics(&first), &metrics(&second)));

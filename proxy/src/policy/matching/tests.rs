@@ -2,8 +2,6 @@
 
 use http::header::{HeaderName, HeaderValue};
 use proptest::prelude::*;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 
 use super::*;
 use crate::balance::{DEFAULT_DECAY, EndpointSet, Policy};
@@ -42,6 +40,7 @@ fn rule(matches: Vec<Match>, weights: &[u32]) -> Arc<Rule> {
             .map(|(i, weight)| backend(*weight, i as u16))
             .collect(),
         total_weight: weights.iter().sum(),
+        turns: Arc::default(),
         timeouts: Timeouts::default(),
         retry: None,
         budget: Arc::new(RetryBudget::new(20, 10)),
@@ -237,6 +236,7 @@ fn the_first_rule_that_matches_is_taken() {
             host: "chat",
             port,
             path,
+            query: "",
             method,
             headers: &none,
         };
@@ -256,37 +256,76 @@ fn the_first_rule_that_matches_is_taken() {
         host: "",
         port: 1,
         path: "*",
+        query: "",
         method: &Method::OPTIONS,
         headers: &none
     }));
 }
 
 #[test]
-fn a_single_backend_needs_no_luck_and_weight_nought_gets_nothing() {
-    let mut rng = StdRng::seed_from_u64(8);
-    assert_eq!(rule(Vec::new(), &[1]).choose(&mut rng).port, 0);
-    let split = rule(Vec::new(), &[0, 3, 0, 1, 0]);
-    for _ in 0..1000 {
-        assert!([1, 3].contains(&split.choose(&mut rng).port));
+fn backends_take_turns_and_weight_nought_gets_none() {
+    assert_eq!(rule(Vec::new(), &[1]).choose().port, 0);
+    let split = rule(Vec::new(), &[0, 9, 0, 1, 0]);
+    // Any ten in a row, across the end of a round as well.
+    for _ in 0..20 {
+        let ports: Vec<u16> = (0..10).map(|_| split.choose().port).collect();
+        assert_eq!(
+            ports.iter().filter(|port| **port == 1).count(),
+            9,
+            "{ports:?}"
+        );
+        assert_eq!(
+            ports.iter().filter(|port| **port == 3).count(),
+            1,
+            "{ports:?}"
+        );
+        split.choose();
     }
 }
 
-proptest! {
-    #[test]
-    fn backends_get_their_shares(weights in prop::collection::vec(0_u32..100, 1..6), seed in any::<u64>()) {
-        prop_assume!(weights.iter().any(|weight| *weight > 0));
-        const DRAWS: f64 = 10_000.0;
-        let rule = rule(Vec::new(), &weights);
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut counts = vec![0_u32; weights.len()];
-        (0..DRAWS as usize).for_each(|_| counts[usize::from(rule.choose(&mut rng).port)] += 1);
-        for (count, weight) in counts.iter().zip(&weights) {
-            let share = f64::from(*weight) / f64::from(rule.total_weight);
-            let slack = 6.0 * (DRAWS * share * (1.0 - share)).sqrt();
-            prop_assert!((f64::from(*count) - DRAWS * share).abs() <= slack, "{counts:?} {weights:?}");
-        }
-    }
+#[test]
+fn query_and_grpc_conditions_are_joined_to_the_others() {
+    let condition = Match {
+        method: Some(Method::POST),
+        query_params: vec![
+            QueryParamMatch {
+                name: "a".into(),
+                value: StringMatch::exact("1"),
+            },
+            QueryParamMatch {
+                name: "b".into(),
+                value: StringMatch::exact("2"),
+            },
+        ],
+        ..Match::default()
+    };
+    let grpc = Match {
+        grpc: Some(GrpcMatch {
+            service: Some(StringMatch::exact("s.S")),
+            method: None,
+        }),
+        ..Match::default()
+    };
+    let map = headers(&[("content-type", b"application/grpc")]);
+    let facts = |method, query| RequestFacts {
+        host: "",
+        port: 80,
+        path: "/s.S/M",
+        query,
+        method,
+        headers: &map,
+    };
+    assert!(condition.matches(&facts(&Method::POST, "b=2&a=1")));
+    assert!(!condition.matches(&facts(&Method::POST, "b=2")));
+    assert!(!condition.matches(&facts(&Method::GET, "b=2&a=1")));
+    assert!(grpc.matches(&facts(&Method::POST, "")));
+    assert!(!grpc.matches(&RequestFacts {
+        path: "/s.T/M",
+        ..facts(&Method::POST, "")
+    }));
+}
 
+proptest! {
     // The same conditions, said the slow way.
     #[test]
     fn conditions_agree_with_a_naive_model(
@@ -319,9 +358,10 @@ proptest! {
             method: method.clone(),
             headers: wanted.iter().map(|(name, kind, value)| header(name, string(*kind, value))).collect(),
             port,
+            ..Match::default()
         };
         let map = headers(&request_headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect::<Vec<_>>());
-        let facts = RequestFacts { host, port: request_port, path: request_path, method: &request_method, headers: &map };
+        let facts = RequestFacts { host, port: request_port, path: request_path, method: &request_method, query: "", headers: &map };
 
         let host = host.to_lowercase();
         let host_fits = hosts.is_empty() || hosts.iter().any(|pattern| match pattern.strip_prefix("*.") {

@@ -255,6 +255,7 @@ impl Calls {
                 metrics: metrics.request(Direction::Outbound, &name, "default/all", &name),
             }],
             total_weight: 1,
+            turns: Arc::default(),
             timeouts: self.timeouts.clone(),
             retry: self.retry.clone(),
             budget: Arc::new(RetryBudget::new(20, 10)),

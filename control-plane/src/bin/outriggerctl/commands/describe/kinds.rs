@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use outrigger_control_plane::model::{
-    BackendRef, HeaderMatchType, MeshSpec, PathMatchType, Resource as Typed, ResourceKey,
-    RouteMatch, RouteRule, RouteSpec, ServiceSpec, WorkloadSpec, relate::implied_hosts,
+    BackendRef, MeshSpec, PathMatchType, Resource as Typed, ResourceKey, RouteMatch, RouteRule,
+    RouteSpec, ServiceSpec, ValueMatchType, WorkloadSpec, relate::implied_hosts,
 };
 use outrigger_proto::api::v1::Resource;
 
@@ -275,16 +275,35 @@ fn condition_words(condition: &RouteMatch) -> String {
         parts.push(format!("path {how} {}", path.value()));
     }
     for header in &condition.headers {
-        let how = match header.match_type() {
-            HeaderMatchType::Exact => "is",
-            HeaderMatchType::RegularExpression => "matches",
-        };
+        let how = how(header.match_type());
         parts.push(format!("header {} {how} \"{}\"", header.name, header.value));
+    }
+    for param in &condition.query_params {
+        let how = how(param.match_type());
+        parts.push(format!(
+            "query parameter {} {how} \"{}\"",
+            param.name, param.value
+        ));
+    }
+    if let Some(grpc) = &condition.grpc {
+        let how = how(grpc.match_type());
+        for (what, name) in [("service", &grpc.service), ("method", &grpc.method)] {
+            if let Some(name) = name {
+                parts.push(format!("gRPC {what} {how} {name}"));
+            }
+        }
     }
     if parts.is_empty() {
         "always".to_owned()
     } else {
         parts.join(", ")
+    }
+}
+
+fn how(kind: ValueMatchType) -> &'static str {
+    match kind {
+        ValueMatchType::Exact => "is",
+        ValueMatchType::RegularExpression => "matches",
     }
 }
 
