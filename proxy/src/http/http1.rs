@@ -3,6 +3,7 @@
 //! hyper parses and writes; what stands here is what it leaves to others: a clock for heads that answers 408, interim
 //! responses, and closing so that a broken response cannot look whole.
 
+pub(crate) mod guard;
 mod io;
 
 use std::cell::Cell;
@@ -47,6 +48,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// How long an answer to a client that stalled may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// The answer to what has two readings.
+const AMBIGUOUS: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\nx-outrigger-reason: bad-request\r\n\r\n";
+
 /// Serves a connection to its end.
 pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
     let meter = Arc::new(Meter::default());
@@ -85,11 +90,27 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(End::Closed(result));
         }
+        if meter.is_ambiguous() && client.is_idle() {
+            return Poll::Ready(End::Ambiguous);
+        }
         clock.poll(&client, &meter, cx).map(|()| End::Stalled)
     })
     .await;
 
     match end {
+        End::Ambiguous => {
+            handler.refused(Reason::BadRequest);
+            if let Some(parts) = connection.into_parts() {
+                let mut stream = parts.io.into_inner().into_stream();
+                let answer = async {
+                    stream.write_all(AMBIGUOUS).await?;
+                    stream.shutdown().await
+                };
+                if let Ok(Ok(())) = tokio::time::timeout(LAST_WORDS, answer).await {
+                    linger(stream).await;
+                }
+            }
+        }
         End::Closed(Ok(())) if client.left_unread() => {
             if let Some(parts) = connection.into_parts() {
                 linger(parts.io.into_inner().into_stream()).await;
@@ -142,6 +163,8 @@ async fn linger(mut stream: Stream) {
 
 enum End {
     Closed(hyper::Result<()>),
+    /// The next head has two readings.
+    Ambiguous,
     /// A head did not come to its end, nothing came for too long, or a response was not taken.
     Stalled,
 }

@@ -23,13 +23,13 @@ use crate::listener::{Stream, gather};
 
 pub(crate) use ping::Pinger;
 
-/// Bytes that a peer may send on a stream before they are taken: a data centre's bandwidth-delay product (10 Gbit/s × 0.2 ms),
-/// and the most that a slow reader makes us hold.
-pub(crate) const STREAM_WINDOW: u32 = 256 * 1024;
+/// Bytes that a peer may send on a stream before they are taken: the bandwidth-delay product of 1 Gbit/s × 0.5 ms, and the
+/// most that a slow reader makes us hold.
+pub(crate) const STREAM_WINDOW: u32 = 64 * 1024;
 
-/// The same for a connection, all streams together: readers that stand still must not stop the others before they are
-/// sixteen, and no connection holds more than this.
-pub(crate) const CONNECTION_WINDOW: u32 = 16 * STREAM_WINDOW;
+/// The same for a connection, all streams together: as much as all streams may have, so that readers that stand still,
+/// however many, never stop the streams of others on the same connection.
+pub(crate) const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 
 /// Bytes of a stream's data that wait in h2 for being written.
 pub(crate) const SEND_BUFFER: usize = 64 * 1024;
@@ -48,7 +48,7 @@ pub(crate) const MAX_ERROR_RESETS: usize = 1024;
 
 /// What h2 allows for the overhead of small frames that wait, in bytes: it counts 256 less a frame's length for each. A
 /// full connection window of 40-byte frames must fit, for that is what a stream of tokens looks like when its reader is
-/// slow; h2's own limit would end the connection, with all streams, after two such readers.
+/// slow; h2's own limit would end the connection, with all streams, after a few such readers.
 pub(crate) const FRAME_BUDGET: usize = 8 * CONNECTION_WINDOW as usize;
 
 /// For the preface and the settings.

@@ -7,6 +7,7 @@ mod drain;
 mod errors;
 mod grpc;
 mod grpcio;
+mod hostile;
 mod http;
 mod identity;
 mod join;

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::guard::Guard;
 use crate::http::interim::{self, Interim};
 use crate::listener::Stream;
 
@@ -18,12 +19,19 @@ use crate::listener::Stream;
 pub(super) struct Meter {
     /// Something was read since the last head was whole.
     reading: AtomicBool,
+    /// A head has two readings, and nothing more is read.
+    ambiguous: AtomicBool,
     pub(super) interim: Arc<Interim>,
 }
 
 impl Meter {
     pub(super) fn head_done(&self) {
         self.reading.store(false, Relaxed);
+    }
+
+    /// Whether the next head has two readings.
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.ambiguous.load(Relaxed)
     }
 
     /// Whether a part of a head has arrived. Only meaningful between requests.
@@ -36,6 +44,7 @@ impl Meter {
 pub(super) struct Http1Io {
     stream: Stream,
     meter: Arc<Meter>,
+    guard: Guard,
     /// Interim responses that are being written.
     extra: Vec<u8>,
     written: usize,
@@ -48,6 +57,7 @@ impl Http1Io {
         Http1Io {
             stream,
             meter,
+            guard: Guard::default(),
             extra: Vec::new(),
             written: 0,
             clean: true,
@@ -84,6 +94,14 @@ impl Http1Io {
         Poll::Ready(Ok(()))
     }
 
+    /// hyper writes this now.
+    fn begin(&mut self, bytes: &[u8]) {
+        if self.clean {
+            self.guard.wrote(bytes);
+        }
+        self.clean = false;
+    }
+
     /// Before hyper writes.
     fn poll_before(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.extra.is_empty() {
@@ -106,10 +124,22 @@ impl AsyncRead for Http1Io {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.meter.is_ambiguous() {
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if buf.filled().len() > before {
             self.meter.reading.store(true, Relaxed);
+            if self.guard.read(&buf.filled()[before..]).is_err() {
+                buf.set_filled(before);
+                if !self.guard.is_in_head() {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+                // hyper would close the connection without a word. Whoever polls it looks at the meter.
+                self.meter.ambiguous.store(true, Relaxed);
+                return Poll::Pending;
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -122,7 +152,7 @@ impl AsyncWrite for Http1Io {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_before(cx))?;
-        self.clean = false;
+        self.begin(buf);
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -132,7 +162,7 @@ impl AsyncWrite for Http1Io {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_before(cx))?;
-        self.clean = false;
+        self.begin(bufs.first().map_or(&[], |first| first));
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
