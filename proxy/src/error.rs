@@ -58,11 +58,15 @@ pub enum Reason {
     Throttled,
     /// Inbound: the caller has sent more than it may.
     RateLimited,
+    /// A connection of bytes was open for as long as its service allows.
+    ConnectionLifetime,
+    /// What came first on a connection is not what it must be: no ClientHello with a name where TLS is passed on.
+    ProtocolMismatch,
 }
 
 impl Reason {
     /// All reasons, in the order of their discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Reason; 25] = [
+    pub const ALL: [Reason; 27] = [
         Reason::NoRoute,
         Reason::NoEndpoints,
         Reason::ConnectFailed,
@@ -88,6 +92,8 @@ impl Reason {
         Reason::Overloaded,
         Reason::Throttled,
         Reason::RateLimited,
+        Reason::ConnectionLifetime,
+        Reason::ProtocolMismatch,
     ];
 
     /// The word users see, kebab-case.
@@ -118,6 +124,8 @@ impl Reason {
             Reason::Overloaded => "overloaded",
             Reason::Throttled => "throttled",
             Reason::RateLimited => "rate-limited",
+            Reason::ConnectionLifetime => "connection-lifetime",
+            Reason::ProtocolMismatch => "protocol-mismatch",
         }
     }
 
@@ -138,11 +146,12 @@ impl Reason {
             | Reason::RequestTimeout
             | Reason::PerTryTimeout
             | Reason::ResponseHeadersTimeout
-            | Reason::StreamIdleTimeout => StatusCode::GATEWAY_TIMEOUT,
+            | Reason::StreamIdleTimeout
+            | Reason::ConnectionLifetime => StatusCode::GATEWAY_TIMEOUT,
             Reason::UpstreamReset | Reason::UpstreamTruncated | Reason::UpgradeFailed => {
                 StatusCode::BAD_GATEWAY
             }
-            Reason::BadRequest => StatusCode::BAD_REQUEST,
+            Reason::BadRequest | Reason::ProtocolMismatch => StatusCode::BAD_REQUEST,
             Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Reason::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Reason::LoopDetected => StatusCode::LOOP_DETECTED,

@@ -12,6 +12,7 @@
 //! (`control`), renews the identity (`identity`), and serves metrics and the admin port (`telemetry`, `admin`). They meet in
 //! [`shared::Shared`].
 
+pub mod address;
 pub mod admin;
 pub mod app;
 pub mod balance;

@@ -88,7 +88,28 @@ pub(super) fn protocol(protocol: model::Protocol) -> wire::Protocol {
         model::Protocol::Http2 => wire::Protocol::Http2,
         model::Protocol::Grpc => wire::Protocol::Grpc,
         model::Protocol::Tcp => wire::Protocol::Tcp,
+        model::Protocol::Tls => wire::Protocol::Tls,
+        model::Protocol::Auto => wire::Protocol::Auto,
     }
+}
+
+/// None where nothing is set: sidecars have the defaults.
+pub(super) fn connection_pool(pool: model::ConnectionPool) -> Option<wire::ConnectionPool> {
+    if pool == model::ConnectionPool::default() {
+        return None;
+    }
+    let keep_alive = pool.http2.keep_alive;
+    Some(wire::ConnectionPool {
+        http1_idle_timeout: duration(pool.http1.idle_timeout()),
+        http1_max_idle: pool.http1.max_idle(),
+        http2_max_streams: pool.http2.max_concurrent_streams.unwrap_or(0),
+        http2_max_connections: pool.http2.max_connections(),
+        keep_alive_interval: duration(keep_alive.interval()),
+        keep_alive_timeout: duration(keep_alive.timeout()),
+        max_age: pool.max_connection_age.and_then(duration),
+        max_requests: pool.max_requests_per_connection.unwrap_or(0),
+        pre_warm: pool.pre_warm.unwrap_or(0),
+    })
 }
 
 /// The mesh-wide settings.

@@ -97,6 +97,8 @@ pub(super) fn compile(
         port: port.port.into(),
         name: port.name.clone().unwrap_or_default(),
         protocol: policy::protocol(port.protocol).into(),
+        detection_timeout: port.detection_timeout.and_then(policy::duration),
+        server_first: port.server_first(),
     });
     let connect = spec
         .timeouts
@@ -112,6 +114,8 @@ pub(super) fn compile(
         rules,
         connect_timeout: policy::duration(connect),
         tcp_idle_timeout: spec.timeouts.tcp_idle.and_then(policy::duration),
+        tcp_lifetime: spec.timeouts.tcp_lifetime.and_then(policy::duration),
+        connection_pool: policy::connection_pool(spec.connection_pool),
     };
     let stream_idle = longest_stream_idle(defaults.timeouts, routes.iter().chain(routes_to_it));
     let inbound = spec.ports.iter().map(|port| wire::InboundPort {
@@ -123,6 +127,11 @@ pub(super) fn compile(
         } else {
             spec.timeouts.tcp_idle.and_then(policy::duration)
         },
+        tcp_idle_timeout: spec.timeouts.tcp_idle.and_then(policy::duration),
+        tcp_lifetime: spec.timeouts.tcp_lifetime.and_then(policy::duration),
+        detection_timeout: port.detection_timeout.and_then(policy::duration),
+        server_first: port.server_first(),
+        connection_pool: policy::connection_pool(spec.connection_pool),
     });
     CompiledService {
         inbound: inbound.collect(),

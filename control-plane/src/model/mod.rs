@@ -3,6 +3,7 @@
 //! The types are pure data and keep what was written: a field that was left out stays `None`, and a method of the same
 //! name gives the value in effect.
 
+mod connection_pool;
 mod decode;
 mod duration;
 mod duration_parse;
@@ -23,6 +24,7 @@ pub(crate) mod testing;
 mod timeouts;
 mod workload;
 
+pub use connection_pool::{ConnectionPool, Http1Pool, Http2Pool, KeepAlive};
 pub use decode::{decode, validate};
 pub use duration::Duration;
 pub use duration_parse::DurationError;

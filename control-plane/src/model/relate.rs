@@ -252,7 +252,13 @@ fn warn_about_port(
 ) {
     let message = match service.port(port) {
         Some(found) if found.protocol.is_http() => return,
-        Some(_) => format!("port {port} of {key} has the protocol tcp; routes are for requests"),
+        Some(found) => {
+            let protocol = match found.protocol {
+                super::Protocol::Tls => "tls",
+                _ => "tcp",
+            };
+            format!("port {port} of {key} has the protocol {protocol}; routes are for requests")
+        }
         None => {
             let ports: Vec<String> = service
                 .ports

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{Duration, Labels, Retry, ServiceTimeouts};
+use super::{ConnectionPool, Duration, Labels, Retry, ServiceTimeouts};
 
 /// Spec of a `Service`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,9 @@ pub struct ServiceSpec {
     /// Default for rules without their own. Unset: the mesh's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Connections to its endpoints, and of the sidecars that serve it to their applications.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub connection_pool: ConnectionPool,
 }
 
 impl ServiceSpec {
@@ -62,6 +65,27 @@ pub struct ServicePort {
     pub port: u16,
     /// What is spoken on it.
     pub protocol: Protocol,
+    /// `auto`: how long a connection's first bytes are waited for. Default [`ServicePort::DETECTION_TIMEOUT`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detection_timeout: Option<Duration>,
+    /// `auto`: the application speaks first; nothing is waited for. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_first: Option<bool>,
+}
+
+impl ServicePort {
+    /// Default `detection_timeout`. Clients that speak first do so at once; what is left is the caller's own delay.
+    pub const DETECTION_TIMEOUT: Duration = Duration::from_secs(1);
+
+    /// The value in effect.
+    pub fn detection_timeout(&self) -> Duration {
+        self.detection_timeout.unwrap_or(Self::DETECTION_TIMEOUT)
+    }
+
+    /// The value in effect.
+    pub fn server_first(&self) -> bool {
+        self.server_first.unwrap_or(false)
+    }
 }
 
 /// What is spoken on a port.
@@ -76,12 +100,16 @@ pub enum Protocol {
     Grpc,
     /// Bytes.
     Tcp,
+    /// TLS between the application and its callers, passed on unopened; found by the name in the ClientHello.
+    Tls,
+    /// Found out from each connection's first bytes: HTTP/1.1, HTTP/2, else bytes.
+    Auto,
 }
 
 impl Protocol {
     /// Whether requests can be told apart.
     pub const fn is_http(self) -> bool {
-        !matches!(self, Self::Tcp)
+        !matches!(self, Self::Tcp | Self::Tls)
     }
 }
 

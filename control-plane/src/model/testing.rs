@@ -9,11 +9,11 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::{
-    AccessLog, BackendRef, Duration, GrpcCode, GrpcMatch, HeaderMatch, Labels, LoadBalancing,
-    LoadBalancingPolicy, MeshSpec, MeshTimeouts, Mtls, MtlsMode, ParentRef, PathMatch,
-    PathMatchType, Protocol, QueryParamMatch, RequestTimeouts, Resource, Retry, RetryBudget,
-    RouteMatch, RouteRule, RouteSpec, ServiceEndpoints, ServicePort, ServiceSpec, ServiceTimeouts,
-    StaticEndpoint, Telemetry, ValueMatchType,
+    AccessLog, BackendRef, ConnectionPool, Duration, GrpcCode, GrpcMatch, HeaderMatch, Http1Pool,
+    Http2Pool, KeepAlive, Labels, LoadBalancing, LoadBalancingPolicy, MeshSpec, MeshTimeouts, Mtls,
+    MtlsMode, ParentRef, PathMatch, PathMatchType, Protocol, QueryParamMatch, RequestTimeouts,
+    Resource, Retry, RetryBudget, RouteMatch, RouteRule, RouteSpec, ServiceEndpoints, ServicePort,
+    ServiceSpec, ServiceTimeouts, StaticEndpoint, Telemetry, ValueMatchType,
 };
 
 /// A `Mesh`, a `Service` or a `Route`.
@@ -143,18 +143,49 @@ fn mesh_spec() -> impl Strategy<Value = MeshSpec> {
         )
 }
 
+fn connection_pool() -> impl Strategy<Value = ConnectionPool> {
+    let millis = || of((1000u64..3_600_000).prop_map(Duration::from_millis));
+    (
+        (millis(), of(1u32..65_536)),
+        (of(1u32..65_536), of(1u32..1024), millis(), millis()),
+        (millis(), of(1u64..), of(0u32..=16)),
+    )
+        .prop_map(|(http1, http2, (age, requests, pre_warm))| ConnectionPool {
+            http1: Http1Pool {
+                idle_timeout: http1.0,
+                max_idle: http1.1,
+            },
+            http2: Http2Pool {
+                max_concurrent_streams: http2.0,
+                max_connections: http2.1,
+                keep_alive: KeepAlive {
+                    interval: http2.2,
+                    timeout: http2.3,
+                },
+            },
+            max_connection_age: age,
+            max_requests_per_connection: requests,
+            pre_warm,
+        })
+}
+
 fn service_spec() -> impl Strategy<Value = ServiceSpec> {
     let protocol = select(vec![
         Protocol::Http,
         Protocol::Http2,
         Protocol::Grpc,
         Protocol::Tcp,
+        Protocol::Tls,
+        Protocol::Auto,
     ]);
     let ports = btree_map(1u16.., (any::<bool>(), protocol), 1..4).prop_map(|ports| {
         let port = |(port, (named, protocol)): (u16, (bool, Protocol))| ServicePort {
             name: named.then(|| format!("p{port}")),
             port,
             protocol,
+            detection_timeout: (named && protocol == Protocol::Auto)
+                .then(|| Duration::from_millis(u64::from(port.clamp(1, 60_000)))),
+            server_first: (protocol == Protocol::Auto).then_some(named),
         };
         ports.into_iter().map(port).collect::<Vec<_>>()
     });
@@ -196,7 +227,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
         endpoints,
         balancing,
         (timeout(), timeout(), request_timeouts()),
-        of(retry()),
+        (of(retry()), connection_pool()),
     )
         .prop_map(
             |(
@@ -207,7 +238,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                 endpoints,
                 load_balancing,
                 times,
-                retry,
+                (retry, connection_pool),
             )| {
                 let (connect, tcp_idle, requests) = times;
                 ServiceSpec {
@@ -224,8 +255,10 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                         response_headers: requests.response_headers,
                         stream_idle: requests.stream_idle,
                         tcp_idle,
+                        tcp_lifetime: connect,
                     },
                     retry,
+                    connection_pool,
                 }
             },
         )

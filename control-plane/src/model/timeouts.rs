@@ -60,6 +60,9 @@ pub struct ServiceTimeouts {
     /// For TCP ports: a connection on which no byte moved for this long is closed. Built in: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_idle: Option<Duration>,
+    /// For TCP ports: a connection is cut after this time, whatever goes on on it. Built in: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tcp_lifetime: Option<Duration>,
 }
 
 impl ServiceTimeouts {

@@ -208,6 +208,21 @@ pub struct InboundPort {
     /// Closes a stream on which no byte moved in either direction for this long. Unset: never.
     #[prost(message, optional, tag = "4")]
     pub stream_idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// AUTO: as `stream_idle_timeout`, for connections of bytes. Unset: never.
+    #[prost(message, optional, tag = "70")]
+    pub tcp_idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Connections of bytes are cut after this time. Unset: never.
+    #[prost(message, optional, tag = "71")]
+    pub tcp_lifetime: ::core::option::Option<::prost_types::Duration>,
+    /// AUTO: how long a connection's first bytes are waited for. Unset: 1 s.
+    #[prost(message, optional, tag = "72")]
+    pub detection_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// AUTO: the application speaks first; nothing is waited for.
+    #[prost(bool, tag = "73")]
+    pub server_first: bool,
+    /// Connections to the application, and the age of accepted ones.
+    #[prost(message, optional, tag = "74")]
+    pub connection_pool: ::core::option::Option<ConnectionPool>,
 }
 /// Which service a host name means.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -243,6 +258,12 @@ pub struct Service {
     /// For TCP ports: a connection on which no byte moved for this long is closed. Unset: never.
     #[prost(message, optional, tag = "8")]
     pub tcp_idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// For TCP ports: a connection is cut after this time. Unset: never.
+    #[prost(message, optional, tag = "70")]
+    pub tcp_lifetime: ::core::option::Option<::prost_types::Duration>,
+    /// Connections to its endpoints. Unset: the defaults.
+    #[prost(message, optional, tag = "71")]
+    pub connection_pool: ::core::option::Option<ConnectionPool>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServicePort {
@@ -252,6 +273,43 @@ pub struct ServicePort {
     pub name: ::prost::alloc::string::String,
     #[prost(enumeration = "Protocol", tag = "3")]
     pub protocol: i32,
+    /// AUTO: how long a connection's first bytes are waited for. Unset: 1 s.
+    #[prost(message, optional, tag = "70")]
+    pub detection_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// AUTO: the application speaks first; nothing is waited for.
+    #[prost(bool, tag = "71")]
+    pub server_first: bool,
+}
+/// Upstream connections of a sidecar's worker thread to one endpoint, or to the application.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectionPool {
+    /// An HTTP/1.1 connection that was idle for this long is closed. Unset: 4 s.
+    #[prost(message, optional, tag = "1")]
+    pub http1_idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Idle HTTP/1.1 connections that are kept. 0: 512.
+    #[prost(uint32, tag = "2")]
+    pub http1_max_idle: u32,
+    /// Streams at a time on an HTTP/2 connection, where the peer allows as many. 0: what the peer allows.
+    #[prost(uint32, tag = "3")]
+    pub http2_max_streams: u32,
+    /// HTTP/2 connections. 0: 16.
+    #[prost(uint32, tag = "4")]
+    pub http2_max_connections: u32,
+    /// Time without a byte from the peer after which it is asked for a sign of life, while streams are open. Unset: 20 s.
+    #[prost(message, optional, tag = "5")]
+    pub keep_alive_interval: ::core::option::Option<::prost_types::Duration>,
+    /// For its answer. Unset: 10 s.
+    #[prost(message, optional, tag = "6")]
+    pub keep_alive_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// A connection takes no new request after this time, shortened at random by up to a tenth. Unset: never.
+    #[prost(message, optional, tag = "7")]
+    pub max_age: ::core::option::Option<::prost_types::Duration>,
+    /// Requests on a connection, after which it takes no more. 0: any number.
+    #[prost(uint64, tag = "8")]
+    pub max_requests: u64,
+    /// HTTP/2 connections that are open before they are needed. 0: none.
+    #[prost(uint32, tag = "9")]
+    pub pre_warm: u32,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LoadBalancing {
@@ -820,6 +878,10 @@ pub enum Protocol {
     Grpc = 3,
     /// Bytes.
     Tcp = 4,
+    /// Bytes of TLS between the application and its caller, never opened; found by the name in the ClientHello.
+    Tls = 70,
+    /// Found out from a connection's first bytes: HTTP/1.1, HTTP/2, else bytes.
+    Auto = 71,
 }
 impl Protocol {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -833,6 +895,8 @@ impl Protocol {
             Self::Http2 => "PROTOCOL_HTTP2",
             Self::Grpc => "PROTOCOL_GRPC",
             Self::Tcp => "PROTOCOL_TCP",
+            Self::Tls => "PROTOCOL_TLS",
+            Self::Auto => "PROTOCOL_AUTO",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -843,6 +907,8 @@ impl Protocol {
             "PROTOCOL_HTTP2" => Some(Self::Http2),
             "PROTOCOL_GRPC" => Some(Self::Grpc),
             "PROTOCOL_TCP" => Some(Self::Tcp),
+            "PROTOCOL_TLS" => Some(Self::Tls),
+            "PROTOCOL_AUTO" => Some(Self::Auto),
             _ => None,
         }
     }

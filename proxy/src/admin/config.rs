@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::policy::{
-    AccessLogMode, Backend, HostEntry, InboundPort, Match, Protocol, Retry, Rule, Service,
-    Snapshot, StringMatch, Timeouts,
+    AccessLogMode, Backend, ConnectionPool, HostEntry, InboundPort, Match, Protocol, Retry, Rule,
+    Service, Snapshot, StringMatch, Timeouts,
 };
 use crate::shared::Shared;
 
@@ -58,6 +58,8 @@ fn protocol(protocol: Protocol) -> &'static str {
         Protocol::Http2 => "http2",
         Protocol::Grpc => "grpc",
         Protocol::Tcp => "tcp",
+        Protocol::Tls => "tls",
+        Protocol::Auto => "auto",
     }
 }
 
@@ -96,8 +98,25 @@ fn service(service: &Service) -> Value {
         },
         "endpoints": upstream.endpoints.endpoints().len(),
         "connect_timeout_ms": millis(upstream.connect_timeout),
-        "tcp_idle_timeout_ms": service.tcp_idle_timeout.map(millis),
+        "tcp_idle_timeout_ms": service.tcp.idle.map(millis),
+        "tcp_lifetime_ms": service.tcp.lifetime.map(millis),
+        "connection_pool": connection_pool(&upstream.pool),
         "rules": service.rules.iter().map(|each| rule(each)).collect::<Vec<_>>(),
+    })
+}
+
+fn connection_pool(pool: &ConnectionPool) -> Value {
+    json!({
+        "http1": { "idle_timeout_ms": millis(pool.http1_idle), "max_idle": pool.http1_max_idle },
+        "http2": {
+            "max_concurrent_streams": pool.http2_streams,
+            "max_connections": pool.http2_connections,
+            "keep_alive_interval_ms": millis(pool.keep_alive.interval),
+            "keep_alive_timeout_ms": millis(pool.keep_alive.timeout),
+        },
+        "max_age_ms": pool.max_age.map(millis),
+        "max_requests": pool.max_requests,
+        "pre_warm": pool.pre_warm,
     })
 }
 
@@ -184,6 +203,9 @@ fn inbound(snapshot: &Snapshot) -> BTreeMap<&str, Value> {
             "protocol": protocol(port.protocol),
             "application": port.application.to_string(),
             "stream_idle_timeout_ms": port.stream_idle_timeout.map(millis),
+            "tcp_idle_timeout_ms": port.tcp.idle.map(millis),
+            "tcp_lifetime_ms": port.tcp.lifetime.map(millis),
+            "connection_pool": connection_pool(&port.pool),
         })
     };
     snapshot

@@ -8,8 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::balance::{DEFAULT_DECAY, Endpoint, EndpointSet, Policy};
 use crate::policy::{
-    Backend, HeaderMatch, HostEntry, HostMatch, InboundPort, Match, MeshPolicy, Protocol,
-    QueryParamMatch, Retry, Rule, Service, ServicePort, Snapshot, StringMatch, Timeouts, Upstream,
+    Backend, Detection, HeaderMatch, HostEntry, HostMatch, InboundPort, Match, MeshPolicy,
+    Protocol, QueryParamMatch, Retry, Rule, Service, ServicePort, Snapshot, StringMatch, TcpLimits,
+    Timeouts, Upstream,
 };
 use crate::resilience::{Backoff, RetryBudget};
 use crate::telemetry::metrics::Metrics;
@@ -106,12 +107,14 @@ fn snapshot() -> Snapshot {
         port: 80,
         name: "http".into(),
         protocol: Protocol::Http,
+        detection: Detection::default(),
     }];
     let upstream = Arc::new(Upstream {
         service: "default/chat".into(),
         ports: ports.clone(),
         identities: vec!["spiffe://outrigger.local/ns/default/sa/*".parse().unwrap()],
         connect_timeout: Duration::from_secs(1),
+        pool: Arc::default(),
         endpoints: endpoints.clone(),
     });
     let rule = Rule {
@@ -168,7 +171,7 @@ fn snapshot() -> Snapshot {
         ports,
         rules: vec![Arc::new(rule)],
         upstream,
-        tcp_idle_timeout: None,
+        tcp: TcpLimits::default(),
     });
     Snapshot {
         version: 7,
@@ -195,6 +198,9 @@ fn snapshot() -> Snapshot {
                 protocol: Protocol::Grpc,
                 application: "127.0.0.1:9001".parse().unwrap(),
                 stream_idle_timeout: Some(Duration::from_secs(300)),
+                tcp: TcpLimits::default(),
+                detection: Detection::default(),
+                pool: Arc::default(),
             }),
         )]),
         ..Snapshot::default()
@@ -242,6 +248,14 @@ async fn the_configuration() {
     let (status, body) = get(served.admin, "/config").await;
     assert_eq!(status, 200);
     let found: Value = serde_json::from_str(&body).unwrap();
+    let pool = json!({
+        "http1": { "idle_timeout_ms": 4000, "max_idle": 512 },
+        "http2": {
+            "max_concurrent_streams": null, "max_connections": 16,
+            "keep_alive_interval_ms": 20_000, "keep_alive_timeout_ms": 10_000,
+        },
+        "max_age_ms": null, "max_requests": null, "pre_warm": 0,
+    });
     let expected = json!({
         "version": 7,
         "proxy_version": env!("CARGO_PKG_VERSION"),
@@ -256,7 +270,8 @@ async fn the_configuration() {
                 "load_balancing": { "policy": "peak-ewma", "ewma_decay_ms": 10_000 },
                 "endpoints": 1,
                 "connect_timeout_ms": 1000,
-                "tcp_idle_timeout_ms": null,
+                "tcp_idle_timeout_ms": null, "tcp_lifetime_ms": null,
+                "connection_pool": pool,
                 "rules": [{
                     "route": "default/canary",
                     "matches": [{
@@ -282,6 +297,8 @@ async fn the_configuration() {
             "80.embed.default.outrigger.local": {
                 "service": "default/embed", "port": 80, "protocol": "grpc", "application": "127.0.0.1:9001",
                 "stream_idle_timeout_ms": 300_000,
+                "tcp_idle_timeout_ms": null, "tcp_lifetime_ms": null,
+                "connection_pool": pool,
             },
         },
     });

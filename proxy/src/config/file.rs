@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::flags::AccessLogFlag;
 use super::{ConfigError, LogFormat, duration};
+use crate::address::Address;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -41,7 +42,7 @@ pub(super) struct ServeFile {
     pub namespace: Option<String>,
     pub service: String,
     pub port: u16,
-    pub application: SocketAddr,
+    pub application: Address,
     pub weight: Option<u32>,
     #[serde(default)]
     pub readiness: ReadinessFile,

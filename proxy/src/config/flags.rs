@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -84,7 +85,7 @@ pub struct Flags {
     /// Application that this sidecar serves requests for; repeatable. None: a sidecar that only calls
     #[arg(
         long,
-        value_name = "[NS/]SERVICE:PORT=IP:PORT",
+        value_name = "[NS/]SERVICE:PORT=IP:PORT|unix:/PATH",
         env = "OUTRIGGER_SERVE",
         value_delimiter = ',',
         value_parser = serve,
@@ -232,7 +233,8 @@ fn label(text: &str) -> Result<(String, String), String> {
 }
 
 fn serve(text: &str) -> Result<Serve, String> {
-    let (namespace, service, port, application) = service_and_address(text)?;
+    let (namespace, service, port, application) =
+        service_and_address(text, "IP:PORT or unix:/PATH")?;
     Ok(Serve {
         namespace,
         service,
@@ -244,7 +246,7 @@ fn serve(text: &str) -> Result<Serve, String> {
 }
 
 fn tcp(text: &str) -> Result<TcpListener, String> {
-    let (namespace, service, port, listen) = service_and_address(text)?;
+    let (namespace, service, port, listen) = service_and_address(text, "IP:PORT")?;
     Ok(TcpListener {
         namespace,
         service,
@@ -253,11 +255,13 @@ fn tcp(text: &str) -> Result<TcpListener, String> {
     })
 }
 
-fn service_and_address(text: &str) -> Result<(Option<String>, String, u16, SocketAddr), String> {
-    let form =
-        || "written [NAMESPACE/]SERVICE:PORT=IP:PORT, e.g. chat:80=127.0.0.1:8000".to_owned();
-    let (target, address) = text.split_once('=').ok_or_else(form)?;
-    let (name, port) = target.rsplit_once(':').ok_or_else(form)?;
+fn service_and_address<A: FromStr>(
+    text: &str,
+    form: &str,
+) -> Result<(Option<String>, String, u16, A), String> {
+    let shape = || format!("written [NAMESPACE/]SERVICE:PORT={form}, e.g. chat:80=127.0.0.1:8000");
+    let (target, address) = text.split_once('=').ok_or_else(shape)?;
+    let (name, port) = target.rsplit_once(':').ok_or_else(shape)?;
     let (namespace, service) = match name.split_once('/') {
         Some((namespace, service)) => (Some(namespace.to_owned()), service),
         None => (None, name),
@@ -273,6 +277,6 @@ fn service_and_address(text: &str) -> Result<(Option<String>, String, u16, Socke
         .ok_or_else(|| format!("{port:?} is not a port (1 to 65535)"))?;
     let address = address
         .parse()
-        .map_err(|_| format!("{address:?} is not IP:PORT"))?;
+        .map_err(|_| format!("{address:?} is not {form}"))?;
     Ok((namespace, service.to_owned(), port, address))
 }

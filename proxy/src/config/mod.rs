@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::identity::JoinToken;
 use crate::identity::spiffe::check_label;
 use crate::identity::token::InvalidToken;
@@ -70,7 +71,7 @@ pub struct Serve {
     pub service: String,
     /// Port of the service.
     pub port: u16,
-    pub application: SocketAddr,
+    pub application: Address,
     /// Relative share of the load, at least 1.
     pub weight: u32,
     pub readiness: Readiness,
@@ -262,7 +263,12 @@ fn check_serve(all: &[Serve]) -> Result<(), ConfigError> {
     for serve in all {
         let problem = || -> Result<(), String> {
             check_names(serve.namespace.as_deref(), &serve.service)?;
-            if serve.port == 0 || serve.application.port() == 0 {
+            if serve.port == 0
+                || serve
+                    .application
+                    .ip()
+                    .is_some_and(|address| address.port() == 0)
+            {
                 return Err("0 is not a port".into());
             }
             if serve.weight == 0 {

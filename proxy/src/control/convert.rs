@@ -1,6 +1,7 @@
 //! First phase of a change: each resource by itself, from what came over the wire to what the snapshot is built of. All
 //! validation is here: what passes can be put to use, and a resource that does not pass is refused alone.
 
+mod connections;
 mod service;
 
 pub(super) use service::{server_name, sni};
@@ -16,7 +17,10 @@ use wire::resource::Body;
 use crate::balance::{self, EndpointKey};
 use crate::identity::spiffe::check_label;
 use crate::identity::{SpiffeId, SpiffePattern};
-use crate::policy::{AccessLogMode, Match, MeshPolicy, Protocol, Retry, ServicePort, Timeouts};
+use crate::policy::{
+    AccessLogMode, ConnectionPool, Detection, Match, MeshPolicy, Protocol, Retry, ServicePort,
+    TcpLimits, Timeouts,
+};
 
 /// A resource, checked. References to other resources are names still.
 #[derive(Clone, Debug)]
@@ -34,6 +38,9 @@ pub(super) struct InboundSpec {
     pub port: u16,
     pub protocol: Protocol,
     pub stream_idle_timeout: Option<Duration>,
+    pub tcp: TcpLimits,
+    pub detection: Detection,
+    pub pool: Arc<ConnectionPool>,
 }
 
 #[derive(Clone, Debug)]
@@ -51,7 +58,8 @@ pub(super) struct ServiceSpec {
     pub identities: Vec<SpiffePattern>,
     pub rules: Vec<RuleSpec>,
     pub connect_timeout: Duration,
-    pub tcp_idle_timeout: Option<Duration>,
+    pub tcp: TcpLimits,
+    pub pool: Arc<ConnectionPool>,
 }
 
 #[derive(Debug)]
@@ -168,11 +176,23 @@ fn mesh_policy(mesh: &wire::Mesh, trust_domain: &str) -> Result<MeshPolicy, Reas
 
 fn inbound(workload: &wire::Workload) -> Result<Vec<InboundSpec>, Reason> {
     list("ports", &workload.ports, |inbound| {
+        let protocol = protocol("protocol", inbound.protocol)?;
+        let stream_idle_timeout = timeout("stream_idle_timeout", inbound.stream_idle_timeout)?;
+        let mut tcp = connections::tcp_limits(inbound.tcp_idle_timeout, inbound.tcp_lifetime)?;
+        if !protocol.has_requests() {
+            // The field that was there first.
+            tcp.idle = tcp.idle.or(stream_idle_timeout);
+        }
+        let pool =
+            connections::connection_pool("connection_pool", inbound.connection_pool.as_ref())?;
         Ok(InboundSpec {
             service: service_name("service", &inbound.service)?,
             port: port("port", inbound.port)?,
-            protocol: protocol("protocol", inbound.protocol)?,
-            stream_idle_timeout: timeout("stream_idle_timeout", inbound.stream_idle_timeout)?,
+            protocol,
+            stream_idle_timeout,
+            tcp,
+            detection: connections::detection(inbound.detection_timeout, inbound.server_first)?,
+            pool: Arc::new(pool),
         })
     })
 }
@@ -237,6 +257,8 @@ fn protocol(field: &str, number: i32) -> Result<Protocol, Reason> {
         wire::Protocol::Http2 => Ok(Protocol::Http2),
         wire::Protocol::Grpc => Ok(Protocol::Grpc),
         wire::Protocol::Tcp => Ok(Protocol::Tcp),
+        wire::Protocol::Tls => Ok(Protocol::Tls),
+        wire::Protocol::Auto => Ok(Protocol::Auto),
     }
 }
 

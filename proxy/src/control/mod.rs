@@ -101,7 +101,7 @@ pub async fn run(
     let applications = settings
         .served
         .iter()
-        .map(|it| ((it.service.clone(), it.port), it.serve.application))
+        .map(|it| ((it.service.clone(), it.port), it.serve.application.clone()))
         .collect();
     let mut state = State::new(
         id,

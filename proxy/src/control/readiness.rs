@@ -1,14 +1,15 @@
 //! Whether the applications behind this sidecar take requests: found out by asking them.
 
-use std::net::SocketAddr;
+use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tracing::info;
 
+use crate::address::Address;
 use crate::config::{Readiness, Serve};
 
 /// An application that is not ready is asked this often at least: it is to be taken in as soon as it is.
@@ -47,7 +48,7 @@ async fn follow(serve: &Serve, index: usize, states: &watch::Sender<Vec<bool>>) 
     let mut failures = 0;
     loop {
         let begun = Instant::now();
-        let probe = probe(serve.application, &serve.readiness).await;
+        let probe = probe(&serve.application, &serve.readiness).await;
         failures = if probe == Probe::Ready {
             0
         } else {
@@ -83,29 +84,54 @@ async fn follow(serve: &Serve, index: usize, states: &watch::Sender<Vec<bool>>) 
     }
 }
 
-async fn probe(application: SocketAddr, readiness: &Readiness) -> Probe {
+async fn probe(application: &Address, readiness: &Readiness) -> Probe {
     let patience = readiness.interval.max(LEAST_PATIENCE);
     let probe = async {
-        let mut stream = match TcpStream::connect(application).await {
-            Ok(stream) => stream,
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
-                return Probe::Refused;
+        match application {
+            Address::Ip(address) => {
+                let stream = TcpStream::connect(address).await;
+                ask(stream, &address.to_string(), readiness).await
             }
-            Err(_) => return Probe::Failed,
-        };
-        match &readiness.path {
-            None => Probe::Ready,
-            Some(path) => match get(&mut stream, application, path).await {
-                Some(200..=399) => Probe::Ready,
-                _ => Probe::Failed,
-            },
+            // A socket has no name that a host header could have.
+            Address::Unix(path) => {
+                ask(UnixStream::connect(path).await, "localhost", readiness).await
+            }
         }
     };
     timeout(patience, probe).await.unwrap_or(Probe::Failed)
 }
 
+async fn ask<S>(stream: io::Result<S>, host: &str, readiness: &Readiness) -> Probe
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut stream = match stream {
+        Ok(stream) => stream,
+        // A Unix socket that is not there yet is nobody listening, too.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+            ) =>
+        {
+            return Probe::Refused;
+        }
+        Err(_) => return Probe::Failed,
+    };
+    match &readiness.path {
+        None => Probe::Ready,
+        Some(path) => match get(&mut stream, host, path).await {
+            Some(200..=399) => Probe::Ready,
+            _ => Probe::Failed,
+        },
+    }
+}
+
 /// The status of a GET. Only the status line is read: a health page may be long.
-async fn get(stream: &mut TcpStream, host: SocketAddr, path: &str) -> Option<u16> {
+async fn get<S>(stream: &mut S, host: &str, path: &str) -> Option<u16>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let request = format!(
         "GET {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: outrigger-readiness\r\nconnection: close\r\n\r\n"
     );

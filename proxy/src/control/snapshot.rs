@@ -5,12 +5,12 @@
 //! changed is the same object in the next snapshot.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::convert::{BackendSpec, RuleSpec, ServiceSpec, Spec, server_name, sni};
 use super::endpoints::ServiceEndpoints;
 use super::resources::Resources;
+use crate::address::Address;
 use crate::policy::{
     Backend, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Snapshot, Turns, Upstream,
 };
@@ -19,7 +19,7 @@ use crate::telemetry::Direction;
 use crate::telemetry::metrics::Metrics;
 
 /// Applications by service (`<namespace>/<name>`) and port.
-pub(super) type Applications = BTreeMap<(Arc<str>, u16), SocketAddr>;
+pub(super) type Applications = BTreeMap<(Arc<str>, u16), Address>;
 
 /// Makes one snapshot after the other.
 #[derive(Debug)]
@@ -86,8 +86,11 @@ impl Builder {
                             service: port.service.clone(),
                             port: port.port,
                             protocol: port.protocol,
-                            application: *application,
+                            application: application.clone(),
                             stream_idle_timeout: port.stream_idle_timeout,
+                            tcp: port.tcp,
+                            detection: port.detection,
+                            pool: Arc::clone(&port.pool),
                         };
                         let sni = sni(&port.service, port.port, &self.trust_domain);
                         snapshot.inbound.insert(sni.into(), Arc::new(inbound));
@@ -207,7 +210,7 @@ impl Builder {
                 Some(destination) => destination.upstream.clone(),
                 None => Arc::new(nowhere(&spec.name)),
             },
-            tcp_idle_timeout: spec.tcp_idle_timeout,
+            tcp: spec.tcp,
         }
     }
 
@@ -298,6 +301,7 @@ fn destination(resources: &Resources, name: &Arc<str>, before: Option<Destinatio
             ports: spec.ports.clone(),
             identities: spec.identities.clone(),
             connect_timeout: spec.connect_timeout,
+            pool: Arc::clone(&spec.pool),
             endpoints: endpoints.all(),
         }),
     };
@@ -315,6 +319,7 @@ fn nowhere(name: &Arc<str>) -> Upstream {
         ports: Vec::new(),
         identities: Vec::new(),
         connect_timeout: std::time::Duration::from_secs(1),
+        pool: Arc::default(),
         endpoints: ServiceEndpoints::default().all(),
     }
 }

@@ -67,6 +67,7 @@ pub(crate) fn service(namespace: &str, name: &str, version: u64) -> wire::Resour
                 port: 80,
                 name: "http".into(),
                 protocol: wire::Protocol::Http.into(),
+                ..Default::default()
             }],
             server_identities: vec![format!("spiffe://outrigger.local/ns/{namespace}/sa/*")],
             rules: vec![rule_to(&format!("{namespace}/{name}"))],

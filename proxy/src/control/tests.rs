@@ -51,7 +51,7 @@ fn serving(fake: &Fake, application: std::net::SocketAddr) -> Settings {
         namespace: None,
         service: "chat".into(),
         port: 80,
-        application,
+        application: application.into(),
         weight: 2,
         readiness: Readiness {
             path: None,

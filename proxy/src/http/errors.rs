@@ -126,7 +126,11 @@ fn grpc_code(reason: Reason) -> u16 {
         | Reason::StreamIdleTimeout => DEADLINE_EXCEEDED,
         Reason::ClientGone => CANCELLED,
         Reason::HeadTooLarge | Reason::RateLimited => RESOURCE_EXHAUSTED,
-        Reason::BadRequest | Reason::HeadTimeout | Reason::LoopDetected => INTERNAL,
+        Reason::BadRequest
+        | Reason::HeadTimeout
+        | Reason::LoopDetected
+        | Reason::ConnectionLifetime
+        | Reason::ProtocolMismatch => INTERNAL,
     }
 }
 

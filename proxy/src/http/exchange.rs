@@ -1,6 +1,5 @@
 //! One request from its head to its end, wherever that is: counted once, logged once.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -18,6 +17,7 @@ use super::headers;
 use super::replay::Replay;
 use super::response::ResponseBody;
 use super::server::Client;
+use crate::address::Address;
 use crate::balance::InFlight;
 use crate::error::Reason;
 use crate::identity::SpiffeId;
@@ -54,7 +54,7 @@ struct Log {
     protocol: &'static str,
     service: Arc<str>,
     route: Arc<str>,
-    upstream: Option<SocketAddr>,
+    upstream: Option<Address>,
     peer: Option<SpiffeId>,
     attempts: u32,
     not_retried: Option<&'static str>,
@@ -148,9 +148,9 @@ impl Exchange {
     }
 
     /// `peer`: who the upstream announced to be.
-    pub(crate) fn log_attempt(&mut self, upstream: SocketAddr, peer: Option<&SpiffeId>) {
+    pub(crate) fn log_attempt(&mut self, upstream: impl Into<Address>, peer: Option<&SpiffeId>) {
         if let Some(log) = &mut self.log {
-            log.upstream = Some(upstream);
+            log.upstream = Some(upstream.into());
             log.attempts += 1;
             if self.client.direction == Direction::Outbound {
                 log.peer = peer.cloned();

@@ -12,6 +12,7 @@ use super::headers;
 use super::response::ResponseBody;
 use crate::balance::InFlight;
 use crate::error::Reason;
+use crate::policy::TcpLimits;
 use crate::tcp::copy::{self, End};
 
 /// An upstream's side of an upgrade.
@@ -51,10 +52,15 @@ pub(crate) fn join(
         let copied = copy::Bytes::default();
         let mut client = TokioIo::new(client);
         let mut server = TokioIo::new(server);
-        let end = copy::both_ways(&mut client, &mut server, idle, &copied).await;
+        let limits = TcpLimits {
+            idle,
+            lifetime: None,
+        };
+        let end = copy::both_ways(&mut client, &mut server, limits, &copied).await;
         let reason = match end {
             End::Closed | End::Client => None,
             End::Idle => Some(Reason::StreamIdleTimeout),
+            End::Lifetime => Some(Reason::ConnectionLifetime),
             End::Server => Some(Reason::UpstreamTruncated),
         };
         exchange.end_upgraded(copied.up.get(), copied.down.get(), reason);

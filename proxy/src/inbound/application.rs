@@ -12,8 +12,8 @@ use crate::runtime::Worker;
 /// better off elsewhere.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(super) fn target(port: &InboundPort) -> Target<'static> {
-    Target::application(port.application, CONNECT_TIMEOUT)
+pub(super) fn target(port: &InboundPort) -> Target<'_> {
+    Target::application(port, CONNECT_TIMEOUT)
 }
 
 /// A connection for bytes.
@@ -30,5 +30,6 @@ pub(super) async fn connect(worker: &Worker, port: &InboundPort) -> Result<Strea
 
 /// Whether the application's address is one of our own listeners: every request would come back for ever.
 pub(super) fn is_own(worker: &Worker, port: &InboundPort) -> bool {
-    worker.is_own_outbound(port.application) || worker.is_own_inbound(port.application)
+    let address = port.application.ip();
+    address.is_some_and(|own| worker.is_own_outbound(own) || worker.is_own_inbound(own))
 }

@@ -131,7 +131,7 @@ impl Inbound {
             let detail = "the application's address is a listener of this sidecar";
             return Err((Reason::LoopDetected, detail.into()));
         }
-        exchange.log_attempt(port.application, None);
+        exchange.log_attempt(port.application.clone(), None);
         request.keep(KEPT);
         let client_side = if request.upgrade {
             request.head.extensions.remove::<OnUpgrade>()
@@ -248,7 +248,7 @@ impl Call {
 
     fn describe(&self, reason: Reason) -> String {
         let service = &self.port.service;
-        let address = self.port.application;
+        let address = &self.port.application;
         match reason {
             Reason::ConnectFailed => {
                 format!("the application of {service} does not accept connections on {address}")

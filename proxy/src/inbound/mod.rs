@@ -167,13 +167,11 @@ async fn serve_bytes(
     session.set_metrics(&kind);
     session.service = Arc::clone(&port.service);
     session.peer = Some(id);
-    session.upstream = Some(port.application);
+    session.upstream = Some(port.application.clone());
     match application::connect(&worker, port).await {
         Ok(mut application) => {
             let _open = metrics.connection(Direction::Inbound, Side::Upstream, Wire::Tcp);
-            session
-                .copy(&mut stream, &mut application, port.stream_idle_timeout)
-                .await;
+            session.copy(&mut stream, &mut application, port.tcp).await;
         }
         Err(reason) => session.refuse(&stream, reason),
     }

@@ -64,7 +64,7 @@ fn strip_prefix<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::by_host;
-    use crate::policy::{InboundPort, Protocol, Snapshot};
+    use crate::policy::{Detection, InboundPort, Protocol, Snapshot, TcpLimits};
     use std::sync::Arc;
 
     fn snapshot(served: &[(&str, u16)]) -> Snapshot {
@@ -76,6 +76,9 @@ mod tests {
                 protocol: Protocol::Http,
                 application: "127.0.0.1:1".parse().unwrap(),
                 stream_idle_timeout: None,
+                tcp: TcpLimits::default(),
+                detection: Detection::default(),
+                pool: Arc::default(),
             };
             snapshot
                 .inbound

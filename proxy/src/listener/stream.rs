@@ -1,4 +1,4 @@
-//! A byte stream: TCP or TLS, with bytes in front that were read to find out what it is.
+//! A byte stream: TCP, TLS or a Unix socket, with bytes in front that were read to find out what it is.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
 /// One type for all connections: the request path is compiled once, and the branch is predicted.
@@ -21,6 +21,7 @@ pub(crate) struct Stream {
 enum Transport {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    Unix(UnixStream),
 }
 
 impl From<TcpStream> for Stream {
@@ -28,6 +29,15 @@ impl From<TcpStream> for Stream {
         Stream {
             prefix: Bytes::new(),
             transport: Transport::Tcp(stream),
+        }
+    }
+}
+
+impl From<UnixStream> for Stream {
+    fn from(stream: UnixStream) -> Stream {
+        Stream {
+            prefix: Bytes::new(),
+            transport: Transport::Unix(stream),
         }
     }
 }
@@ -54,6 +64,8 @@ impl Stream {
         let socket = match &self.transport {
             Transport::Tcp(stream) => stream,
             Transport::Tls(stream) => stream.get_ref().0,
+            // The kernel knows no resets of them.
+            Transport::Unix(_) => return,
         };
         // Fails only where the connection is gone already.
         let _ = socket.set_zero_linger();
@@ -79,6 +91,7 @@ impl AsyncRead for Stream {
         match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Transport::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -92,6 +105,7 @@ impl AsyncWrite for Stream {
         match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -103,6 +117,7 @@ impl AsyncWrite for Stream {
         match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -110,6 +125,7 @@ impl AsyncWrite for Stream {
         match &self.transport {
             Transport::Tcp(stream) => stream.is_write_vectored(),
             Transport::Tls(stream) => stream.is_write_vectored(),
+            Transport::Unix(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -117,6 +133,7 @@ impl AsyncWrite for Stream {
         match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Unix(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -124,6 +141,7 @@ impl AsyncWrite for Stream {
         match &mut self.transport {
             Transport::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn open(
     exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
     in_flight.first_byte();
     exchange.upgraded(StatusCode::OK, Some(in_flight));
-    let idle = route.service.tcp_idle_timeout;
+    let limits = route.service.tcp;
     tokio::task::spawn_local(async move {
         let Ok(client) = client_side.await else {
             exchange.end_upgraded(0, 0, Some(Reason::ClientGone));
@@ -55,7 +55,7 @@ pub(super) async fn open(
         };
         let copied = copy::Bytes::default();
         let mut client = TokioIo::new(client);
-        let end = copy::both_ways(&mut client, &mut stream, idle, &copied).await;
+        let end = copy::both_ways(&mut client, &mut stream, limits, &copied).await;
         let reason = match end {
             End::Closed => None,
             End::Client => {
@@ -63,6 +63,10 @@ pub(super) async fn open(
                 Some(Reason::ClientGone)
             }
             End::Idle => Some(Reason::StreamIdleTimeout),
+            End::Lifetime => {
+                stream.reset_on_close();
+                Some(Reason::ConnectionLifetime)
+            }
             End::Server => Some(Reason::UpstreamTruncated),
         };
         exchange.end_upgraded(copied.up.get(), copied.down.get(), reason);

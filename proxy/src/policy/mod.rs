@@ -4,6 +4,7 @@
 //! longer than a snapshot (load of endpoints, retry budgets, metric handles) is shared between snapshots through `Arc`s
 //! and is found again by name when the next snapshot is built.
 
+mod connection;
 pub mod matching;
 mod split;
 
@@ -11,11 +12,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::address::Address;
 use crate::balance::EndpointSet;
 use crate::identity::SpiffePattern;
 use crate::resilience::RetryBudget;
 use crate::telemetry::metrics::RequestMetrics;
 
+pub use connection::{ConnectionPool, Detection, KeepAlive, TcpLimits};
 pub use matching::{GrpcMatch, HeaderMatch, HostMatch, Match, QueryParamMatch, StringMatch};
 pub use split::Turns;
 
@@ -90,6 +93,17 @@ pub enum Protocol {
     /// As `Http2`; errors made by the proxy are gRPC statuses.
     Grpc,
     Tcp,
+    /// TLS between the application and its callers, which is passed on unopened.
+    Tls,
+    /// Found out for each connection.
+    Auto,
+}
+
+impl Protocol {
+    /// Whether it has requests: those that have none are bytes.
+    pub const fn has_requests(self) -> bool {
+        !matches!(self, Protocol::Tcp | Protocol::Tls)
+    }
 }
 
 /// A service that this sidecar calls.
@@ -102,8 +116,7 @@ pub struct Service {
     pub rules: Vec<Arc<Rule>>,
     /// The service itself as a destination (what TCP listeners connect to).
     pub upstream: Arc<Upstream>,
-    /// `None`: never.
-    pub tcp_idle_timeout: Option<Duration>,
+    pub tcp: TcpLimits,
 }
 
 #[derive(Clone, Debug)]
@@ -111,6 +124,8 @@ pub struct ServicePort {
     pub port: u16,
     pub name: Arc<str>,
     pub protocol: Protocol,
+    /// For [`Protocol::Auto`].
+    pub detection: Detection,
 }
 
 /// Where requests for a service can go, whichever route leads there.
@@ -122,6 +137,7 @@ pub struct Upstream {
     /// Who may serve it. Never empty.
     pub identities: Vec<SpiffePattern>,
     pub connect_timeout: Duration,
+    pub pool: Arc<ConnectionPool>,
     /// All endpoints. Subsets are sets of their own, held by [`Backend`].
     pub endpoints: Arc<EndpointSet>,
 }
@@ -195,7 +211,13 @@ pub struct InboundPort {
     pub port: u16,
     pub protocol: Protocol,
     /// The application.
-    pub application: std::net::SocketAddr,
+    pub application: Address,
     /// `None`: never.
     pub stream_idle_timeout: Option<Duration>,
+    /// Connections of bytes.
+    pub tcp: TcpLimits,
+    /// For [`Protocol::Auto`].
+    pub detection: Detection,
+    /// Connections to the application; accepted ones have its age.
+    pub pool: Arc<ConnectionPool>,
 }

@@ -3,10 +3,10 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
-use super::{Failure, Peer, Target};
+use super::{Destination, Failure, Peer, Target};
 use crate::error::Reason;
 use crate::identity::SpiffeId;
 use crate::listener::Stream;
@@ -61,7 +61,18 @@ pub(crate) async fn connect(
 }
 
 async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Connected, Reason> {
-    let stream = TcpStream::connect(target.address)
+    let address = match target.address {
+        Destination::Ip(address) => address,
+        Destination::Unix(path) => {
+            // Only applications are reached that way, without TLS.
+            let stream = UnixStream::connect(path).await;
+            return Ok(Connected {
+                stream: Stream::from(stream.map_err(|error| refused(&error))?),
+                peer: None,
+            });
+        }
+    };
+    let stream = TcpStream::connect(address)
         .await
         .map_err(|error| refused(&error))?;
     // Fails only where the connection is gone already, which the first write finds out.
@@ -80,7 +91,7 @@ async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Co
         result.as_ref().map(|_| ()).map_err(|failure| *failure),
     );
     result.map_err(|failure| {
-        tracing::debug!(address = %target.address, failure = failure.as_str(), "TLS handshake failed");
+        tracing::debug!(%address, failure = failure.as_str(), "TLS handshake failed");
         reason(failure)
     })
 }

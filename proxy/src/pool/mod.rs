@@ -9,6 +9,7 @@ mod http2;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::Path as FilePath;
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -16,11 +17,12 @@ use std::time::Duration;
 use rustls_pki_types::ServerName;
 use tokio::time::Instant;
 
+use crate::address::Address;
 use crate::balance::{Endpoint, Load};
 use crate::error::Reason;
 use crate::http::interim::Interim;
 use crate::identity::SpiffeId;
-use crate::policy::{Backend, Upstream};
+use crate::policy::{Backend, ConnectionPool, InboundPort, Upstream};
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
 
@@ -64,12 +66,36 @@ impl Failure {
 /// Where a connection leads.
 #[derive(Clone, Copy)]
 pub(crate) struct Target<'a> {
-    pub(crate) address: SocketAddr,
+    pub(crate) address: Destination<'a>,
     pub(crate) connect_timeout: Duration,
+    pub(crate) pool: &'a Arc<ConnectionPool>,
     /// `None`: plaintext.
     pub(crate) peer: Option<Peer<'a>>,
     /// The endpoint that it belongs to; `None` for the application.
     pub(crate) load: Option<&'a Arc<Load>>,
+}
+
+/// An [`Address`] that is somebody else's.
+#[derive(Clone, Copy)]
+pub(crate) enum Destination<'a> {
+    Ip(SocketAddr),
+    Unix(&'a Arc<FilePath>),
+}
+
+impl<'a> Destination<'a> {
+    fn of(address: &'a Address) -> Destination<'a> {
+        match address {
+            Address::Ip(address) => Destination::Ip(*address),
+            Address::Unix(path) => Destination::Unix(path),
+        }
+    }
+
+    fn to_address(self) -> Address {
+        match self {
+            Destination::Ip(address) => Address::Ip(address),
+            Destination::Unix(path) => Address::Unix(Arc::clone(path)),
+        }
+    }
 }
 
 /// A sidecar, and what it must prove.
@@ -101,8 +127,9 @@ impl<'a> Target<'a> {
         server_name: &'a ServerName<'static>,
     ) -> Target<'a> {
         Target {
-            address: endpoint.address,
+            address: Destination::Ip(endpoint.address),
             connect_timeout: upstream.connect_timeout,
+            pool: &upstream.pool,
             peer: endpoint.mtls.then_some(Peer {
                 server_name,
                 upstream,
@@ -113,10 +140,11 @@ impl<'a> Target<'a> {
     }
 
     /// The application behind this sidecar.
-    pub(crate) fn application(address: SocketAddr, connect_timeout: Duration) -> Target<'a> {
+    pub(crate) fn application(port: &'a InboundPort, connect_timeout: Duration) -> Target<'a> {
         Target {
-            address,
+            address: Destination::of(&port.application),
             connect_timeout,
+            pool: &port.pool,
             peer: None,
             load: None,
         }
@@ -124,8 +152,9 @@ impl<'a> Target<'a> {
 
     fn detach(self) -> OwnedTarget {
         OwnedTarget {
-            address: self.address,
+            address: self.address.to_address(),
             connect_timeout: self.connect_timeout,
+            pool: Arc::clone(self.pool),
             peer: self.peer.map(|peer| OwnedPeer {
                 server_name: peer.server_name.clone(),
                 upstream: Arc::clone(peer.upstream),
@@ -137,8 +166,9 @@ impl<'a> Target<'a> {
 
 /// The same for a task of its own.
 struct OwnedTarget {
-    address: SocketAddr,
+    address: Address,
     connect_timeout: Duration,
+    pool: Arc<ConnectionPool>,
     peer: Option<OwnedPeer>,
 }
 
@@ -151,8 +181,9 @@ struct OwnedPeer {
 impl OwnedTarget {
     fn as_target(&self) -> Target<'_> {
         Target {
-            address: self.address,
+            address: Destination::of(&self.address),
             connect_timeout: self.connect_timeout,
+            pool: &self.pool,
             peer: self.peer.as_ref().map(|peer| Peer {
                 server_name: &peer.server_name,
                 upstream: &peer.upstream,
@@ -166,7 +197,7 @@ impl OwnedTarget {
 /// All upstream connections of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    places: RefCell<HashMap<SocketAddr, Vec<Rc<Place>>>>,
+    places: RefCell<HashMap<Address, Vec<Rc<Place>>>>,
 }
 
 /// Connections to one address, for one name.
@@ -186,7 +217,7 @@ impl Pool {
     /// The connections for a target.
     fn place(&self, target: &Target<'_>) -> Rc<Place> {
         let mut places = self.places.borrow_mut();
-        let at_address = places.entry(target.address).or_default();
+        let at_address = places.entry(target.address.to_address()).or_default();
         let name = target.peer.map(|peer| peer.server_name);
         let known = at_address
             .iter()

@@ -1,15 +1,17 @@
 //! Copies bytes both ways until both sides have said all they had to say.
 
 use std::cell::Cell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use tokio::time::sleep;
+
 use crate::http::clock::IdleTimer;
+use crate::policy::TcpLimits;
 
 /// A buffer's first size: most connections carry little most of the time.
 const SMALL: usize = 2 * 1024;
@@ -32,6 +34,8 @@ pub(crate) enum End {
     Closed,
     /// No byte moved for the idle time.
     Idle,
+    /// Its time was over.
+    Lifetime,
     /// The client's side broke.
     Client,
     /// The server's side broke.
@@ -42,7 +46,7 @@ pub(crate) enum End {
 pub(crate) async fn both_ways<C, S>(
     client: &mut C,
     server: &mut S,
-    idle: Option<Duration>,
+    limits: TcpLimits,
     bytes: &Bytes,
 ) -> End
 where
@@ -51,7 +55,8 @@ where
 {
     let mut up = Way::default();
     let mut down = Way::default();
-    let mut timer = IdleTimer::new(idle);
+    let mut timer = IdleTimer::new(limits.idle);
+    let mut lifetime = limits.lifetime.map(|time| Box::pin(sleep(time)));
     poll_fn(|cx| {
         let before = up.moved + down.moved;
         let up_done = match up.poll(cx, client, server) {
@@ -73,6 +78,11 @@ where
         }
         if up.moved + down.moved != before {
             timer.moved();
+        }
+        if let Some(lifetime) = &mut lifetime
+            && lifetime.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(End::Lifetime);
         }
         timer.poll(cx).map(|()| End::Idle)
     })

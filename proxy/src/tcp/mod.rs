@@ -12,11 +12,12 @@ use http::{HeaderMap, Method};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 
+use crate::address::Address;
 use crate::balance::InFlight;
 use crate::error::Reason;
 use crate::listener::{Connection, Stream, accept};
-use crate::policy::Rule;
 use crate::policy::matching::{self, RequestFacts};
+use crate::policy::{Rule, TcpLimits};
 use crate::runtime::{TcpBinding, Worker};
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::metrics::{RequestMetrics, Side, Wire};
@@ -56,11 +57,11 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, bindi
     session.route = Arc::clone(&rule.route);
     match dial(&worker, backend).await {
         Ok(dialed) => {
-            session.upstream = Some(dialed.endpoint.address);
+            session.upstream = Some(dialed.endpoint.address.into());
             session.in_flight = Some(dialed.in_flight);
             let mut server = dialed.stream;
-            let idle = service.tcp_idle_timeout;
-            session.copy(&mut client, &mut server, idle).await;
+            let limits = service.tcp;
+            session.copy(&mut client, &mut server, limits).await;
         }
         Err(reason) => session.refuse(&client, reason),
     }
@@ -91,7 +92,7 @@ pub(crate) struct Session<'a> {
     metrics: Option<Arc<RequestMetrics>>,
     pub(crate) service: Arc<str>,
     pub(crate) route: Arc<str>,
-    pub(crate) upstream: Option<SocketAddr>,
+    pub(crate) upstream: Option<Address>,
     pub(crate) peer: Option<crate::identity::SpiffeId>,
     pub(crate) in_flight: Option<InFlight>,
     bytes: copy::Bytes,
@@ -143,16 +144,22 @@ impl<'a> Session<'a> {
         &mut self,
         client: &mut Stream,
         server: &mut Stream,
-        idle: Option<std::time::Duration>,
+        limits: TcpLimits,
     ) {
         if let Some(in_flight) = &mut self.in_flight {
             // There is no response to wait for; the connection is what the endpoint was asked for.
             in_flight.first_byte();
         }
-        let end = copy::both_ways(client, server, idle, &self.bytes).await;
+        let end = copy::both_ways(client, server, limits, &self.bytes).await;
         self.end(match end {
             copy::End::Closed => None,
             copy::End::Idle => Some(Reason::StreamIdleTimeout),
+            copy::End::Lifetime => {
+                // Cut in the middle, and both are to see it.
+                server.reset_on_close();
+                client.reset_on_close();
+                Some(Reason::ConnectionLifetime)
+            }
             copy::End::Client => {
                 // What the client did to us is done to the server: it must not look like a proper end.
                 server.reset_on_close();
@@ -202,7 +209,7 @@ impl Drop for Session<'_> {
                 outcome,
                 service: Arc::clone(&self.service),
                 route: Arc::clone(&self.route),
-                upstream: self.upstream,
+                upstream: self.upstream.clone(),
                 peer: self.peer.clone(),
                 client: Some(self.client),
                 attempts: u32::from(self.upstream.is_some()),

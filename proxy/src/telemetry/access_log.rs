@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, Method, Uri};
 
 use super::{Direction, Outcome};
+use crate::address::Address;
 use crate::config::LogFormat;
 use crate::identity::SpiffeId;
 use crate::policy::AccessLogMode;
@@ -38,7 +39,7 @@ pub struct Entry {
     /// `<namespace>/<name>`; empty for the built-in rule.
     pub route: Arc<str>,
     /// Where it went at last.
-    pub upstream: Option<SocketAddr>,
+    pub upstream: Option<Address>,
     /// Who is on the other side: the caller on inbound, the server on outbound.
     pub peer: Option<SpiffeId>,
     /// Address of whoever opened the connection.

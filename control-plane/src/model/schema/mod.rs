@@ -5,6 +5,7 @@
 
 mod checks;
 mod common;
+mod connection_pool;
 mod mesh;
 mod paths;
 mod report;

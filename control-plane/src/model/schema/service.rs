@@ -1,7 +1,11 @@
 //! The table of `Service`.
 
+use serde_json::{Map, Value};
+
 use super::checks;
 use super::common::{HOSTS, LABELS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
+use super::connection_pool::CONNECTION_POOL;
+use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
 use crate::model::Duration;
 
@@ -11,11 +15,33 @@ static PORTS: List = List {
     max: 64,
     unique: &["port", "name"],
 };
-static PORT_OBJECT: Object = Object::new(&[
-    Field::optional("name", Shape::Text(checks::name)),
-    Field::required("port", PORT),
-    Field::required("protocol", Shape::OneOf(&["http", "http2", "grpc", "tcp"])),
-]);
+static PORT_OBJECT: Object = Object::with_rule(
+    &[
+        Field::optional("name", Shape::Text(checks::name)),
+        Field::required("port", PORT),
+        Field::required(
+            "protocol",
+            Shape::OneOf(&["http", "http2", "grpc", "tcp", "tls", "auto"]),
+        ),
+        Field::optional("detectionTimeout", DETECTION),
+        Field::optional("serverFirst", Shape::Bool),
+    ],
+    check_detection,
+);
+/// A client of a server that speaks first waits for so long.
+const DETECTION: Shape = Shape::Duration(Duration::from_millis(1), Duration::from_secs(60));
+
+fn check_detection(members: &Map<String, Value>, report: &mut Report) {
+    if members.get("protocol").and_then(Value::as_str) == Some("auto") {
+        return;
+    }
+    for field in ["detectionTimeout", "serverFirst"] {
+        if members.get(field).is_some_and(|value| !value.is_null()) {
+            let problem = "is for ports with protocol auto; nothing is detected on others";
+            report.problem_at(field, problem.to_owned());
+        }
+    }
+}
 
 static ACCOUNTS: List = List {
     item: Shape::Text(checks::name),
@@ -62,6 +88,7 @@ static TIMEOUTS: Object = Object::new(&[
     Field::optional("responseHeaders", TIMEOUT),
     Field::optional("streamIdle", TIMEOUT),
     Field::optional("tcpIdle", TIMEOUT),
+    Field::optional("tcpLifetime", TIMEOUT),
 ]);
 
 pub(super) static SPEC: Object = Object::new(&[
@@ -73,4 +100,5 @@ pub(super) static SPEC: Object = Object::new(&[
     Field::optional("loadBalancing", Shape::Object(&LOAD_BALANCING)),
     Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
     Field::optional("retry", Shape::Object(&RETRY)),
+    Field::optional("connectionPool", Shape::Object(&CONNECTION_POOL)),
 ]);

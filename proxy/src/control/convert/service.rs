@@ -1,5 +1,6 @@
 //! Services and their rules.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method, StatusCode};
@@ -7,7 +8,9 @@ use outrigger_proto::dataplane::v1 as wire;
 use rustls_pki_types::ServerName;
 use wire::string_match::Kind;
 
-use super::{BackendSpec, Reason, RuleSpec, ServiceSpec, known, list, port, protocol, timeout};
+use super::{
+    BackendSpec, Reason, RuleSpec, ServiceSpec, connections, known, list, port, protocol, timeout,
+};
 use crate::balance::{self, DEFAULT_DECAY};
 use crate::policy::matching::HostMatch;
 use crate::policy::{
@@ -30,6 +33,7 @@ pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<Ser
             port: port("port", wire.port)?,
             name: wire.name.as_str().into(),
             protocol: protocol("protocol", wire.protocol)?,
+            detection: connections::detection(wire.detection_timeout, wire.server_first)?,
         })
     })?;
     for service_port in &ports {
@@ -44,6 +48,8 @@ pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<Ser
         return Err("server_identities: empty, nobody could serve it".into());
     }
     let (policy, decay) = load_balancing(service.load_balancing.as_ref())?;
+    let pool = service.connection_pool.as_ref();
+    let pool = connections::connection_pool("connection_pool", pool)?;
     Ok(ServiceSpec {
         ports,
         policy,
@@ -52,7 +58,8 @@ pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<Ser
         rules: list("rules", &service.rules, rule)?,
         connect_timeout: timeout("connect_timeout", service.connect_timeout)?
             .unwrap_or(CONNECT_TIMEOUT),
-        tcp_idle_timeout: timeout("tcp_idle_timeout", service.tcp_idle_timeout)?,
+        tcp: connections::tcp_limits(service.tcp_idle_timeout, service.tcp_lifetime)?,
+        pool: Arc::new(pool),
         name,
     })
 }

@@ -32,7 +32,7 @@ async fn http(answer: &'static [u8]) -> Probe {
         path: Some("/health".into()),
         interval: Duration::from_millis(10),
     };
-    probe(application(answer).await, &readiness).await
+    probe(&application(answer).await.into(), &readiness).await
 }
 
 #[tokio::test]
@@ -57,9 +57,15 @@ async fn a_status_from_200_to_399_is_ready() {
 async fn nobody_who_listens_is_refused_at_once() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    assert_eq!(probe(address, &Readiness::default()).await, Probe::Ready);
+    assert_eq!(
+        probe(&address.into(), &Readiness::default()).await,
+        Probe::Ready
+    );
     drop(listener);
-    assert_eq!(probe(address, &Readiness::default()).await, Probe::Refused);
+    assert_eq!(
+        probe(&address.into(), &Readiness::default()).await,
+        Probe::Refused
+    );
 }
 
 #[tokio::test]
@@ -71,7 +77,7 @@ async fn silence_fails() {
     };
     let begun = std::time::Instant::now();
     assert_eq!(
-        probe(listener.local_addr().unwrap(), &readiness).await,
+        probe(&listener.local_addr().unwrap().into(), &readiness).await,
         Probe::Failed
     );
     assert!(begun.elapsed() >= super::LEAST_PATIENCE);

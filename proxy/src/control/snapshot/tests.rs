@@ -190,6 +190,7 @@ fn subsets_and_ports_choose_endpoints() {
             port: 81,
             name: "grpc".into(),
             protocol: wire::Protocol::Grpc.into(),
+            ..Default::default()
         });
         let mut backend = service.rules[0].backends[0].clone();
         backend.subset.insert("version".into(), "v2".into());
@@ -277,6 +278,7 @@ fn inbound_ports_are_those_that_are_served_here() {
         port,
         protocol: wire::Protocol::Http2.into(),
         stream_idle_timeout: None,
+        ..Default::default()
     };
     let workload = wire::Resource {
         name: "workload".into(),

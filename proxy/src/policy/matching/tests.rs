@@ -17,6 +17,7 @@ fn backend(weight: u32, port: u16) -> Backend {
             service: "default/chat".into(),
             ports: Vec::new(),
             identities: Vec::new(),
+            pool: Arc::default(),
             connect_timeout: std::time::Duration::from_secs(1),
             endpoints: endpoints.clone(),
         }),

@@ -16,13 +16,14 @@ use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::address::Address;
 use crate::balance::{Endpoint, EndpointSet, Load, Policy};
 use crate::config::LogFormat;
 use crate::control::lookup::Lookups;
 use crate::drain::Drain;
 use crate::policy::{
-    AccessLogMode, Backend, HostEntry, InboundPort, Protocol, Retry, Rule, Service, ServicePort,
-    Snapshot, Timeouts, Upstream,
+    AccessLogMode, Backend, ConnectionPool, Detection, HostEntry, InboundPort, Protocol, Retry,
+    Rule, Service, ServicePort, Snapshot, TcpLimits, Timeouts, Upstream,
 };
 use crate::resilience::{Backoff, RetryBudget};
 use crate::runtime::{Bindings, Bound, TcpBinding, Worker, Workers, spawn};
@@ -167,7 +168,9 @@ pub(super) struct Calls {
     pub(super) retry: Option<Retry>,
     pub(super) connect_timeout: Duration,
     pub(super) identities: Vec<&'static str>,
-    pub(super) tcp_idle_timeout: Option<Duration>,
+    pub(super) tcp: TcpLimits,
+    pub(super) pool: ConnectionPool,
+    pub(super) detection: Detection,
     pub(super) policy: Policy,
 }
 
@@ -179,7 +182,9 @@ impl Default for Calls {
             retry: None,
             connect_timeout: Duration::from_secs(2),
             identities: vec![CHAT],
-            tcp_idle_timeout: None,
+            tcp: TcpLimits::default(),
+            pool: ConnectionPool::default(),
+            detection: Detection::default(),
             // Tests know the order.
             policy: Policy::RoundRobin,
         }
@@ -230,6 +235,7 @@ impl Calls {
             port: 80,
             name: Arc::from("http"),
             protocol: self.protocol,
+            detection: self.detection,
         }];
         let upstream = Arc::new(Upstream {
             service: Arc::clone(&name),
@@ -240,6 +246,7 @@ impl Calls {
                 .map(|id| id.parse().unwrap())
                 .collect(),
             connect_timeout: self.connect_timeout,
+            pool: Arc::new(self.pool.clone()),
             endpoints: Arc::clone(&endpoints),
         });
         let rule = Rule {
@@ -265,7 +272,7 @@ impl Calls {
             ports,
             rules: vec![Arc::new(rule)],
             upstream,
-            tcp_idle_timeout: self.tcp_idle_timeout,
+            tcp: self.tcp,
         });
         let mut snapshot = Snapshot {
             version: 1,
@@ -287,7 +294,16 @@ impl Calls {
 }
 
 /// The snapshot of a sidecar that serves `default/chat`.
-pub(super) fn serving(application: SocketAddr, protocol: Protocol) -> Snapshot {
+pub(super) fn serving(application: impl Into<Address>, protocol: Protocol) -> Snapshot {
+    serving_with(application, protocol, ConnectionPool::default())
+}
+
+/// As [`serving`], with this pool.
+pub(super) fn serving_with(
+    application: impl Into<Address>,
+    protocol: Protocol,
+    pool: ConnectionPool,
+) -> Snapshot {
     let mut snapshot = Snapshot {
         version: 1,
         ..Snapshot::default()
@@ -298,8 +314,11 @@ pub(super) fn serving(application: SocketAddr, protocol: Protocol) -> Snapshot {
             service: Arc::from("default/chat"),
             port: 80,
             protocol,
-            application,
+            application: application.into(),
             stream_idle_timeout: None,
+            tcp: TcpLimits::default(),
+            detection: Detection::default(),
+            pool: Arc::new(pool),
         }),
     );
     snapshot

@@ -83,7 +83,7 @@ async fn another_endpoint_is_tried() {
 #[tokio::test]
 async fn silence_ends_a_connection() {
     let mut calls = calls();
-    calls.tcp_idle_timeout = Some(Duration::from_millis(200));
+    calls.tcp.idle = Some(Duration::from_millis(200));
     let caller = plain(calls, &[database().await]);
     let mut stream = TcpStream::connect(caller.bound.tcp[0]).await.unwrap();
     let mut all = Vec::new();

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::{Bytes, End, both_ways};
+use crate::policy::TcpLimits;
 
 struct Wires {
     client: DuplexStream,
@@ -23,6 +24,10 @@ fn wires(size: usize) -> Wires {
     }
 }
 
+fn limits(idle: Option<Duration>, lifetime: Option<Duration>) -> TcpLimits {
+    TcpLimits { idle, lifetime }
+}
+
 #[tokio::test]
 async fn one_side_may_close_first() {
     let Wires {
@@ -32,7 +37,7 @@ async fn one_side_may_close_first() {
         mut far,
     } = wires(1024);
     let bytes = Bytes::default();
-    let copy = both_ways(&mut near, &mut far, None, &bytes);
+    let copy = both_ways(&mut near, &mut far, TcpLimits::default(), &bytes);
     let talk = async {
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
@@ -60,7 +65,7 @@ async fn carries_much() {
     } = wires(64 * 1024);
     let bytes = Bytes::default();
     let sent: Vec<u8> = (0..1_000_000_u32).map(|i| (i % 251) as u8).collect();
-    let copy = both_ways(&mut near, &mut far, None, &bytes);
+    let copy = both_ways(&mut near, &mut far, TcpLimits::default(), &bytes);
     let write = async {
         client.write_all(&sent).await.unwrap();
         client.shutdown().await.unwrap();
@@ -87,7 +92,7 @@ async fn silence_ends_it() {
     let bytes = Bytes::default();
     let begun = tokio::time::Instant::now();
     let idle = Duration::from_secs(10);
-    let copy = both_ways(&mut near, &mut far, Some(idle), &bytes);
+    let copy = both_ways(&mut near, &mut far, limits(Some(idle), None), &bytes);
     let talk = async {
         tokio::time::sleep(Duration::from_secs(6)).await;
         client.write_all(b"x").await.unwrap();
@@ -106,7 +111,7 @@ async fn a_reader_that_stands_still_stops_the_writer() {
         mut far,
     } = wires(4096);
     let bytes = Bytes::default();
-    let copy = both_ways(&mut near, &mut far, None, &bytes);
+    let copy = both_ways(&mut near, &mut far, TcpLimits::default(), &bytes);
     let talk = async {
         let mut sent = 0;
         let chunk = [7_u8; 1024];
@@ -124,4 +129,32 @@ async fn a_reader_that_stands_still_stops_the_writer() {
         _ = copy => panic!("nobody closed"),
         () = talk => {}
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lifetime_ends_what_is_not_idle() {
+    let Wires {
+        mut client,
+        mut server,
+        mut near,
+        mut far,
+    } = wires(1024);
+    let bytes = Bytes::default();
+    let begun = tokio::time::Instant::now();
+    let limits = limits(Some(Duration::from_secs(5)), Some(Duration::from_secs(60)));
+    let copy = both_ways(&mut near, &mut far, limits, &bytes);
+    let talk = async {
+        let mut buffer = [0; 8];
+        loop {
+            client.write_all(b"?").await.unwrap();
+            let _ = server.read(&mut buffer).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    let end = tokio::select! {
+        end = copy => end,
+        () = talk => unreachable!(),
+    };
+    assert!(matches!(end, End::Lifetime), "{end:?}");
+    assert_eq!(begun.elapsed(), Duration::from_secs(60));
 }

@@ -45,7 +45,7 @@ fn fields(line: &mut Line, entry: &Entry) {
     }
     line.text_unless_empty("service", &entry.service);
     line.text_unless_empty("route", &entry.route);
-    if let Some(upstream) = entry.upstream {
+    if let Some(upstream) = &entry.upstream {
         line.raw_text("upstream", format_args!("{upstream}"));
     }
     if let Some(peer) = &entry.peer {

@@ -8,7 +8,7 @@ use outrigger_control_plane::model::{
 use outrigger_proto::api::v1::Resource;
 
 use super::sheet::Sheet;
-use super::{Surroundings, policy};
+use super::{Surroundings, connections, policy};
 use crate::commands::get::{endpoint_state, local, subset, word};
 use crate::output::table::Table;
 use crate::output::{age, json};
@@ -63,7 +63,11 @@ pub fn mesh(spec: &MeshSpec, sheet: &mut Sheet) {
             .access_log
             .map_or("<each sidecar's own setting>".to_owned(), |log| word(&log)),
     );
-    let timeouts = policy::timeouts(spec.timeouts.connect, spec.timeouts.for_requests(), None);
+    let timeouts = policy::timeouts(
+        spec.timeouts.connect,
+        spec.timeouts.for_requests(),
+        [None; 2],
+    );
     sheet.field(
         "Timeouts",
         timeouts.unwrap_or_else(|| "<built-in: connect 1s, streamIdle 5m>".to_owned()),
@@ -90,7 +94,8 @@ pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, shee
             .name
             .as_ref()
             .map_or_else(String::new, |name| format!(" ({name})"));
-        format!("{}/{}{name}", port.port, word(&port.protocol))
+        let found_out = connections::detection(port);
+        format!("{}/{}{name}{found_out}", port.port, word(&port.protocol))
     });
     sheet.field("Ports", ports.collect::<Vec<_>>().join("\n"));
     let mut servers: Vec<String> = spec
@@ -107,7 +112,7 @@ pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, shee
     let timeouts = policy::timeouts(
         spec.timeouts.connect,
         spec.timeouts.for_requests(),
-        spec.timeouts.tcp_idle,
+        [spec.timeouts.tcp_idle, spec.timeouts.tcp_lifetime],
     );
     sheet.field("Timeouts", timeouts.as_deref().unwrap_or(THE_MESHS));
     sheet.field(
@@ -116,6 +121,9 @@ pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, shee
             .as_ref()
             .map_or_else(|| THE_MESHS.to_owned(), policy::retry),
     );
+    if let Some(pool) = connections::pool(&spec.connection_pool) {
+        sheet.field("Connections", pool);
+    }
     endpoints(resource, spec, around, sheet);
     routes(&resource.key(), around, sheet);
 }
@@ -252,7 +260,7 @@ fn rule_lines(rule: &RouteRule, own: &str) -> Vec<String> {
     } else {
         field("to", &backends(&rule.backend_refs, own).join("\n"));
     }
-    if let Some(timeouts) = policy::timeouts(None, rule.timeouts, None) {
+    if let Some(timeouts) = policy::timeouts(None, rule.timeouts, [None; 2]) {
         field("timeouts", &timeouts);
     }
     if let Some(retry) = &rule.retry {

@@ -4,11 +4,11 @@ use outrigger_control_plane::model::{Duration, RequestTimeouts, Retry};
 
 use crate::commands::get::word;
 
-/// `request 30s, each try 10s`; none where nothing is set.
+/// `request 30s, each try 10s`; none where nothing is set. `tcp`: idle and lifetime.
 pub fn timeouts(
     connect: Option<Duration>,
     timeouts: RequestTimeouts,
-    tcp_idle: Option<Duration>,
+    tcp: [Option<Duration>; 2],
 ) -> Option<String> {
     let set = [
         ("connect", connect),
@@ -16,7 +16,8 @@ pub fn timeouts(
         ("backendRequest", timeouts.backend_request),
         ("responseHeaders", timeouts.response_headers),
         ("streamIdle", timeouts.stream_idle),
-        ("tcpIdle", tcp_idle),
+        ("tcpIdle", tcp[0]),
+        ("tcpLifetime", tcp[1]),
     ];
     let set: Vec<String> = set
         .into_iter()
