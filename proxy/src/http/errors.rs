@@ -123,13 +123,13 @@ fn grpc_code(reason: Reason) -> u16 {
         | Reason::RequestTimeout
         | Reason::PerTryTimeout
         | Reason::ResponseHeadersTimeout
-        | Reason::StreamIdleTimeout => DEADLINE_EXCEEDED,
+        | Reason::StreamIdleTimeout
+        | Reason::ConnectionLifetime => DEADLINE_EXCEEDED,
         Reason::ClientGone => CANCELLED,
         Reason::HeadTooLarge | Reason::RateLimited => RESOURCE_EXHAUSTED,
         Reason::BadRequest
         | Reason::HeadTimeout
         | Reason::LoopDetected
-        | Reason::ConnectionLifetime
         | Reason::ProtocolMismatch => INTERNAL,
     }
 }
