@@ -148,7 +148,7 @@ fn connection_pool() -> impl Strategy<Value = ConnectionPool> {
     (
         (millis(), of(1u32..65_536)),
         (of(1u32..65_536), of(1u32..1024), millis(), millis()),
-        (millis(), of(1u64..), of(0u32..=16)),
+        (millis(), of(1u64..1_000_000_000), of(0u32..=16)),
     )
         .prop_map(|(http1, http2, (age, requests, pre_warm))| ConnectionPool {
             http1: Http1Pool {

@@ -28,7 +28,7 @@ pub(super) static CONNECTION_POOL: Object = Object::new(&[
     Field::optional("http1", Shape::Object(&HTTP1)),
     Field::optional("http2", Shape::Object(&HTTP2)),
     Field::optional("maxConnectionAge", AGE),
-    Field::optional("maxRequestsPerConnection", Shape::Integer(1, u64::MAX)),
+    Field::optional("maxRequestsPerConnection", Shape::Integer(1, 1_000_000_000)),
     // To each endpoint, from each caller.
     Field::optional("preWarm", Shape::Integer(0, 16)),
 ]);
