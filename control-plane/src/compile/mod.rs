@@ -5,6 +5,7 @@
 
 mod endpoints;
 mod hosts;
+mod limits;
 mod policy;
 mod rules;
 mod run;
@@ -40,10 +41,13 @@ pub struct Compiler {
     mesh: Arc<MeshSpec>,
     services: HashMap<Arc<str>, Arc<Resource>>,
     routes: HashMap<Arc<str>, Arc<Resource>>,
+    rate_limits: HashMap<Arc<str>, Arc<Resource>>,
     /// Service to the routes that are for it.
     by_parent: Index,
     /// Service to the routes that send requests to it.
     by_backend: Index,
+    /// Service to the rate limits that are for it.
+    by_target: Index,
     registry: Arc<Registry>,
     current: Compiled,
     dirty: Dirty,
@@ -72,8 +76,10 @@ impl Compiler {
             mesh,
             services: HashMap::new(),
             routes: HashMap::new(),
+            rate_limits: HashMap::new(),
             by_parent: Index::default(),
             by_backend: Index::default(),
+            by_target: Index::default(),
             registry,
             current,
             dirty: Dirty::default(),
@@ -92,6 +98,7 @@ impl Compiler {
                 Kind::Mesh => self.put_mesh(&resource),
                 Kind::Service => self.put_service(resource),
                 Kind::Route => self.put_route(resource),
+                Kind::RateLimit => self.put_rate_limit(resource),
                 // Written by ourselves, from what the registry has.
                 Kind::Workload => {}
             },
@@ -99,6 +106,7 @@ impl Compiler {
                 Kind::Mesh => self.set_mesh(MeshSpec::default()),
                 Kind::Service => self.delete_service(&key.qualified_name()),
                 Kind::Route => self.delete_route(&key.qualified_name()),
+                Kind::RateLimit => self.delete_rate_limit(&key.qualified_name()),
                 Kind::Workload => {}
             },
         }
@@ -111,6 +119,7 @@ impl Compiler {
             .services
             .values()
             .chain(self.routes.values())
+            .chain(self.rate_limits.values())
             .map(|resource| resource.key())
             .collect();
         gone.push(ResourceKey::mesh());
@@ -214,6 +223,26 @@ impl Compiler {
         }
     }
 
+    fn put_rate_limit(&mut self, resource: Arc<Resource>) {
+        let name: Arc<str> = resource.qualified_name().into();
+        self.delete_rate_limit(&name);
+        for target in targets(&resource) {
+            self.by_target.insert(&target, &name);
+            self.dirty.services.insert(target);
+        }
+        self.rate_limits.insert(name, resource);
+    }
+
+    fn delete_rate_limit(&mut self, name: &str) {
+        let Some((name, old)) = self.rate_limits.remove_entry(name) else {
+            return;
+        };
+        for target in targets(&old) {
+            self.by_target.remove(&target, &name);
+            self.dirty.services.insert(target);
+        }
+    }
+
     fn compile_service(&mut self, name: &Arc<str>, changed: &mut Changed) {
         let old = self.current.services.get(name).cloned();
         let Some(resource) = self.services.get(name) else {
@@ -229,12 +258,9 @@ impl Compiler {
         let Some(spec) = resource.as_service() else {
             return;
         };
-        let routes = |index: &Index| -> Vec<Arc<Resource>> {
+        let named = |index: &Index, all: &HashMap<Arc<str>, Arc<Resource>>| -> Vec<Arc<Resource>> {
             let names = index.get(name);
-            names
-                .filter_map(|name| self.routes.get(name))
-                .cloned()
-                .collect()
+            names.filter_map(|name| all.get(name)).cloned().collect()
         };
         let default_port = |namespace: &str, name: &str| {
             let service = self.services.get(format!("{namespace}/{name}").as_str())?;
@@ -243,8 +269,9 @@ impl Compiler {
         let sources = service::Sources {
             trust_domain: &self.trust_domain,
             mesh: &self.mesh,
-            routes: &routes(&self.by_parent),
-            routes_to_it: &routes(&self.by_backend),
+            routes: &named(&self.by_parent, &self.routes),
+            routes_to_it: &named(&self.by_backend, &self.routes),
+            rate_limits: &named(&self.by_target, &self.rate_limits),
             default_port: &default_port,
         };
         let compiled = Arc::new(service::compile(sources, resource, spec));
@@ -340,6 +367,18 @@ pub fn parents(route: &Resource) -> BTreeSet<Arc<str>> {
         parents.collect()
     };
     route.as_route().map(qualified).unwrap_or_default()
+}
+
+/// The services that a rate limit is for, `<namespace>/<name>`.
+fn targets(rate_limit: &Resource) -> BTreeSet<Arc<str>> {
+    let namespace = &rate_limit.metadata.namespace;
+    let refs = rate_limit
+        .as_rate_limit()
+        .map(|spec| spec.target_refs.iter());
+    refs.into_iter()
+        .flatten()
+        .map(|target| format!("{namespace}/{}", target.name).into())
+        .collect()
 }
 
 fn backends(route: &Resource) -> BTreeSet<Arc<str>> {

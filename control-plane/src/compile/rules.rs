@@ -218,7 +218,7 @@ fn path_rank(found: &RouteMatch) -> PathRank {
     }
 }
 
-fn to_match(found: &RouteMatch, hosts: Vec<String>, port: u32) -> Vec<wire::Match> {
+pub(super) fn to_match(found: &RouteMatch, hosts: Vec<String>, port: u32) -> Vec<wire::Match> {
     use wire::string_match::Kind;
     let string = |kind| Some(wire::StringMatch { kind: Some(kind) });
     let path = found.path.as_ref().and_then(|path| {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use outrigger_proto::dataplane::v1 as wire;
 use wire::resource::Body;
 
+use super::limits;
 use super::policy::{self, Defaults};
 use super::rules::{self, DefaultPort, Parent};
 use super::shared::Shared;
@@ -58,6 +59,8 @@ pub(super) struct Sources<'a> {
     pub routes: &'a [Arc<Resource>],
     /// Routes that send requests to it.
     pub routes_to_it: &'a [Arc<Resource>],
+    /// Rate limits that are for it.
+    pub rate_limits: &'a [Arc<Resource>],
     pub default_port: DefaultPort<'a>,
 }
 
@@ -72,6 +75,7 @@ pub(super) fn compile(
         mesh,
         routes,
         routes_to_it,
+        rate_limits,
         default_port,
     } = sources;
     let namespace = resource.metadata.namespace.as_str();
@@ -116,8 +120,11 @@ pub(super) fn compile(
         tcp_idle_timeout: spec.timeouts.tcp_idle.and_then(policy::duration),
         tcp_lifetime: spec.timeouts.tcp_lifetime.and_then(policy::duration),
         connection_pool: policy::connection_pool(spec.connection_pool),
+        limits: limits::of_callers(spec.limits.as_ref()),
     };
     let stream_idle = longest_stream_idle(defaults.timeouts, routes.iter().chain(routes_to_it));
+    let server_limits = limits::of_servers(spec.limits.as_ref());
+    let rate_limits = limits::rate_limits(rate_limits);
     let inbound = spec.ports.iter().map(|port| wire::InboundPort {
         service: own.clone(),
         port: port.port.into(),
@@ -132,6 +139,12 @@ pub(super) fn compile(
         detection_timeout: port.detection_timeout.and_then(policy::duration),
         server_first: port.server_first(),
         connection_pool: policy::connection_pool(spec.connection_pool),
+        limits: server_limits.clone().filter(|_| port.protocol.is_http()),
+        rate_limits: if port.protocol.is_http() {
+            rate_limits.clone()
+        } else {
+            Vec::new()
+        },
     });
     CompiledService {
         inbound: inbound.collect(),

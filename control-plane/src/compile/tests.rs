@@ -3,6 +3,7 @@
 mod change;
 mod endpoints;
 mod hosts;
+mod limits;
 mod rules;
 mod versions;
 

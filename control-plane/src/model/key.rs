@@ -14,13 +14,21 @@ pub enum Kind {
     Service,
     /// Rules for requests to services.
     Route,
+    /// How many requests services take.
+    RateLimit,
     /// A running sidecar and what it serves. Written by the control plane only.
     Workload,
 }
 
 impl Kind {
     /// All kinds, in the order in which they are listed.
-    pub const ALL: [Self; 4] = [Self::Mesh, Self::Service, Self::Route, Self::Workload];
+    pub const ALL: [Self; 5] = [
+        Self::Mesh,
+        Self::Service,
+        Self::Route,
+        Self::RateLimit,
+        Self::Workload,
+    ];
 
     /// As in `kind:`.
     pub const fn as_str(self) -> &'static str {
@@ -28,6 +36,7 @@ impl Kind {
             Self::Mesh => "Mesh",
             Self::Service => "Service",
             Self::Route => "Route",
+            Self::RateLimit => "RateLimit",
             Self::Workload => "Workload",
         }
     }
@@ -38,6 +47,7 @@ impl Kind {
             Self::Mesh => "mesh",
             Self::Service => "service",
             Self::Route => "route",
+            Self::RateLimit => "ratelimit",
             Self::Workload => "workload",
         }
     }
@@ -61,7 +71,7 @@ impl fmt::Display for Kind {
 
 /// A name that is no [`Kind`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown kind \"{0}\"; known are Mesh, Service, Route and Workload")]
+#[error("unknown kind \"{0}\"; known are Mesh, Service, Route, RateLimit and Workload")]
 pub struct UnknownKind(pub String);
 
 /// Exact: `Service`, not `service`.
@@ -110,6 +120,11 @@ impl ResourceKey {
     /// The key of a `Route`.
     pub fn route(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self::new(Kind::Route, namespace, name)
+    }
+
+    /// The key of a `RateLimit`.
+    pub fn rate_limit(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self::new(Kind::RateLimit, namespace, name)
     }
 
     /// The key of a `Workload`.

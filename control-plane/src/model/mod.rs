@@ -1,4 +1,4 @@
-//! What users write: the resources `Mesh`, `Service` and `Route`, and `Workload`, which the control plane writes itself.
+//! What users write: the resources `Mesh`, `Service`, `Route` and `RateLimit`, and `Workload`, which the control plane writes itself.
 //!
 //! The types are pure data and keep what was written: a field that was left out stays `None`, and a method of the same
 //! name gives the value in effect.
@@ -9,10 +9,12 @@ mod duration;
 mod duration_parse;
 mod field_path;
 mod key;
+mod limits;
 mod mesh;
 mod meta;
 pub mod parse;
 mod problem;
+mod rate_limit;
 pub mod relate;
 mod resource;
 mod retry;
@@ -29,10 +31,15 @@ pub use decode::{decode, validate};
 pub use duration::Duration;
 pub use duration_parse::DurationError;
 pub use key::{Kind, ResourceKey, UnknownKind};
+pub use limits::{
+    AdaptiveAlgorithm, AdaptiveLimit, CallerPriority, EndpointLimits, Limits, Priorities, Priority,
+    Queue, Throttling,
+};
 pub use mesh::{AccessLog, MeshSpec, Mtls, MtlsMode, Telemetry};
 pub use meta::{Labels, ObjectMeta};
 pub use parse::{Document, Location, Parsed, SourceProblem, parse};
 pub use problem::{IndexedProblem, Problem};
+pub use rate_limit::{KeyPart, RateLimit, RateLimitReport, RateLimitSpec, TargetRef};
 pub use relate::validate_against;
 pub use resource::{Resource, Spec};
 pub use retry::{GrpcCode, Retry, RetryBudget};

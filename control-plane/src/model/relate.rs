@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{IndexedProblem, Resource, ResourceKey, RouteSpec, ServiceSpec};
+use super::{IndexedProblem, RateLimitSpec, Resource, ResourceKey, RouteSpec, ServiceSpec};
 
 /// The resources as they would be after a write.
 pub trait View {
@@ -38,6 +38,8 @@ pub fn validate_against(written: &[Resource], view: &dyn View) -> Findings {
             service(index, resource, spec, &hosts, view, &mut findings);
         } else if let Some(spec) = resource.as_route() {
             route(index, resource, spec, view, &mut findings.warnings);
+        } else if let Some(spec) = resource.as_rate_limit() {
+            rate_limit(index, resource, spec, view, &mut findings.warnings);
         } else if let Some(spec) = resource.as_mesh()
             && let (Some(found), Some(ours)) = (&spec.trust_domain, view.trust_domain())
             && found != ours
@@ -239,6 +241,30 @@ fn route(
                 ));
             }
         }
+    }
+}
+
+fn rate_limit(
+    index: usize,
+    resource: &Resource,
+    spec: &RateLimitSpec,
+    view: &dyn View,
+    warnings: &mut Vec<IndexedProblem>,
+) {
+    for (position, target) in spec.target_refs.iter().enumerate() {
+        let key = ResourceKey::service(&resource.metadata.namespace, &target.name);
+        let message = match view.service(&key) {
+            None => format!("there is no {key}; the limits do nothing until there is"),
+            Some(service) if !service.ports.iter().any(|port| port.protocol.is_http()) => {
+                format!("{key} has TCP ports only; the limits are for requests")
+            }
+            Some(_) => continue,
+        };
+        warnings.push(IndexedProblem::new(
+            index,
+            format!("spec.targetRefs[{position}]"),
+            message,
+        ));
     }
 }
 

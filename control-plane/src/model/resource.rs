@@ -4,8 +4,8 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 
 use super::{
-    API_VERSION, DEFAULT_NAMESPACE, Kind, MeshSpec, ObjectMeta, ResourceKey, RouteSpec,
-    ServiceSpec, WorkloadSpec,
+    API_VERSION, DEFAULT_NAMESPACE, Kind, MeshSpec, ObjectMeta, RateLimitSpec, ResourceKey,
+    RouteSpec, ServiceSpec, WorkloadSpec,
 };
 
 /// A resource in the Kubernetes style: `apiVersion`, `kind`, `metadata`, `spec`, `status`.
@@ -31,6 +31,8 @@ pub enum Spec {
     Service(Box<ServiceSpec>),
     /// Of a `Route`.
     Route(Box<RouteSpec>),
+    /// Of a `RateLimit`.
+    RateLimit(Box<RateLimitSpec>),
     /// Of a `Workload`.
     Workload(Box<WorkloadSpec>),
 }
@@ -42,6 +44,7 @@ impl Spec {
             Self::Mesh(_) => Kind::Mesh,
             Self::Service(_) => Kind::Service,
             Self::Route(_) => Kind::Route,
+            Self::RateLimit(_) => Kind::RateLimit,
             Self::Workload(_) => Kind::Workload,
         }
     }
@@ -51,6 +54,7 @@ impl Spec {
             Kind::Mesh => Self::Mesh(serde_json::from_value(value)?),
             Kind::Service => Self::Service(serde_json::from_value(value)?),
             Kind::Route => Self::Route(serde_json::from_value(value)?),
+            Kind::RateLimit => Self::RateLimit(serde_json::from_value(value)?),
             Kind::Workload => Self::Workload(serde_json::from_value(value)?),
         })
     }
@@ -71,6 +75,12 @@ impl From<ServiceSpec> for Spec {
 impl From<RouteSpec> for Spec {
     fn from(spec: RouteSpec) -> Self {
         Self::Route(Box::new(spec))
+    }
+}
+
+impl From<RateLimitSpec> for Spec {
+    fn from(spec: RateLimitSpec) -> Self {
+        Self::RateLimit(Box::new(spec))
     }
 }
 
@@ -133,6 +143,15 @@ impl Resource {
     /// The spec of a `Route`.
     pub fn as_route(&self) -> Option<&RouteSpec> {
         if let Spec::Route(spec) = &self.spec {
+            Some(spec)
+        } else {
+            None
+        }
+    }
+
+    /// The spec of a `RateLimit`.
+    pub fn as_rate_limit(&self) -> Option<&RateLimitSpec> {
+        if let Spec::RateLimit(spec) = &self.spec {
             Some(spec)
         } else {
             None

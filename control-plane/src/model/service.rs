@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{ConnectionPool, Duration, Labels, Retry, ServiceTimeouts};
+use super::{ConnectionPool, Duration, Labels, Limits, Retry, ServiceTimeouts};
 
 /// Spec of a `Service`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,9 @@ pub struct ServiceSpec {
     /// Connections to its endpoints, and of the sidecars that serve it to their applications.
     #[serde(default, skip_serializing_if = "is_default")]
     pub connection_pool: ConnectionPool,
+    /// How much is let through. Unset: everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
 }
 
 impl ServiceSpec {

@@ -1,6 +1,8 @@
 //! Arbitrary valid resources, for property tests.
 #![allow(clippy::unwrap_used)]
 
+mod limits;
+
 use std::net::{Ipv4Addr, SocketAddr};
 
 use proptest::collection::{btree_map, btree_set, vec};
@@ -16,7 +18,7 @@ use super::{
     ServiceSpec, ServiceTimeouts, StaticEndpoint, Telemetry, ValueMatchType,
 };
 
-/// A `Mesh`, a `Service` or a `Route`.
+/// A `Mesh`, a `Service`, a `Route` or a `RateLimit`.
 pub(crate) fn resource() -> impl Strategy<Value = Resource> {
     let service =
         (name(), name(), labels(), service_spec()).prop_map(|(namespace, name, labels, spec)| {
@@ -27,9 +29,13 @@ pub(crate) fn resource() -> impl Strategy<Value = Resource> {
     let route = (name(), name(), route_spec())
         .prop_map(|(namespace, name, spec)| Resource::new(&namespace, &name, spec));
     prop_oneof![
-        mesh_spec().prop_map(|spec| Resource::new("", "default", spec)),
-        service,
-        route
+        // Boxed: together their state is too large for a test's stack.
+        mesh_spec()
+            .prop_map(|spec| Resource::new("", "default", spec))
+            .boxed(),
+        service.boxed(),
+        route.boxed(),
+        limits::rate_limit().boxed()
     ]
 }
 
@@ -227,7 +233,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
         endpoints,
         balancing,
         (timeout(), timeout(), request_timeouts()),
-        (of(retry()), connection_pool()),
+        (of(retry()), connection_pool(), of(limits::limits().boxed())),
     )
         .prop_map(
             |(
@@ -238,7 +244,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                 endpoints,
                 load_balancing,
                 times,
-                (retry, connection_pool),
+                (retry, connection_pool, limits),
             )| {
                 let (connect, tcp_idle, requests) = times;
                 ServiceSpec {
@@ -259,6 +265,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                     },
                     retry,
                     connection_pool,
+                    limits,
                 }
             },
         )

@@ -68,7 +68,8 @@ impl StatusSource for Statuses {
                 }
                 Some(write(all))
             }
-            Kind::Workload => None,
+            // Part of what each serving sidecar gets for itself.
+            Kind::RateLimit | Kind::Workload => None,
         }
     }
 }

@@ -196,7 +196,7 @@ pub struct Workload {
     #[prost(message, repeated, tag = "1")]
     pub ports: ::prost::alloc::vec::Vec<InboundPort>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct InboundPort {
     /// `<namespace>/<name>` of the service.
     #[prost(string, tag = "1")]
@@ -223,6 +223,12 @@ pub struct InboundPort {
     /// Connections to the application, and the age of accepted ones.
     #[prost(message, optional, tag = "74")]
     pub connection_pool: ::core::option::Option<ConnectionPool>,
+    /// Protects the application. Unset: no limit. Not for TCP ports.
+    #[prost(message, optional, tag = "50")]
+    pub limits: ::core::option::Option<ServerLimits>,
+    /// All of them apply, in this order. Not for TCP ports.
+    #[prost(message, repeated, tag = "51")]
+    pub rate_limits: ::prost::alloc::vec::Vec<RateLimit>,
 }
 /// Which service a host name means.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -264,6 +270,9 @@ pub struct Service {
     /// Connections to its endpoints. Unset: the defaults.
     #[prost(message, optional, tag = "71")]
     pub connection_pool: ::core::option::Option<ConnectionPool>,
+    /// What a caller's sidecar lets through. Unset: everything.
+    #[prost(message, optional, tag = "50")]
+    pub limits: ::core::option::Option<CallerLimits>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServicePort {
@@ -730,6 +739,257 @@ pub struct Retry {
     #[prost(uint32, tag = "11")]
     pub budget_min_per_second: u32,
 }
+/// What one sidecar may have under way to a service, whichever of its routes leads there. What is above a limit is refused at
+/// once. Unset: no limit.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CallerLimits {
+    /// Open connections.
+    #[prost(uint32, optional, tag = "1")]
+    pub connections: ::core::option::Option<u32>,
+    /// Requests that wait for a connection to be made.
+    #[prost(uint32, optional, tag = "2")]
+    pub pending: ::core::option::Option<u32>,
+    /// Requests whose response has not ended.
+    #[prost(uint32, optional, tag = "3")]
+    pub requests: ::core::option::Option<u32>,
+    /// Requests that are a policy's retry, and whose response has not begun.
+    #[prost(uint32, optional, tag = "4")]
+    pub retries: ::core::option::Option<u32>,
+    /// For each endpoint.
+    #[prost(uint32, optional, tag = "5")]
+    pub endpoint_connections: ::core::option::Option<u32>,
+    /// For each endpoint. One that is full is not chosen.
+    #[prost(uint32, optional, tag = "6")]
+    pub endpoint_requests: ::core::option::Option<u32>,
+    /// Unset: off.
+    #[prost(message, optional, tag = "7")]
+    pub throttling: ::core::option::Option<Throttling>,
+}
+/// Client-side throttling: of the requests to a service that refuses, part is not sent.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Throttling {
+    /// Requests that are sent for each 100 that the service accepts, at least 100. 0: 200.
+    #[prost(uint32, tag = "1")]
+    pub ratio_percent: u32,
+    /// How long requests and acceptances are remembered. Unset: 2 min.
+    #[prost(message, optional, tag = "2")]
+    pub window: ::core::option::Option<::prost_types::Duration>,
+}
+/// What a server's sidecar lets through to its application.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ServerLimits {
+    /// Unset: what is above the limit is refused at once.
+    #[prost(message, optional, tag = "3")]
+    pub queue: ::core::option::Option<Queue>,
+    /// Unset: all requests have the same.
+    #[prost(message, optional, tag = "4")]
+    pub priorities: ::core::option::Option<Priorities>,
+    /// Requests at a time. Never unset.
+    #[prost(oneof = "server_limits::Concurrency", tags = "1, 2")]
+    pub concurrency: ::core::option::Option<server_limits::Concurrency>,
+}
+/// Nested message and enum types in `ServerLimits`.
+pub mod server_limits {
+    /// Requests at a time. Never unset.
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Concurrency {
+        /// Fixed.
+        #[prost(uint32, tag = "1")]
+        Fixed(u32),
+        #[prost(message, tag = "2")]
+        Adaptive(super::AdaptiveLimit),
+    }
+}
+/// A limit that follows the application's latency (to the response's head).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AdaptiveLimit {
+    #[prost(enumeration = "adaptive_limit::Algorithm", tag = "1")]
+    pub algorithm: i32,
+    /// 0: 20.
+    #[prost(uint32, tag = "2")]
+    pub min_limit: u32,
+    /// 0: 200.
+    #[prost(uint32, tag = "3")]
+    pub max_limit: u32,
+    /// Latency may be so much of its long-term average before the limit falls, percent. 0: 150.
+    #[prost(uint32, tag = "4")]
+    pub tolerance_percent: u32,
+}
+/// Nested message and enum types in `AdaptiveLimit`.
+pub mod adaptive_limit {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Algorithm {
+        Unspecified = 0,
+        /// Netflix concurrency-limits, Gradient2Limit. The default.
+        Gradient2 = 1,
+    }
+    impl Algorithm {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "ALGORITHM_UNSPECIFIED",
+                Self::Gradient2 => "ALGORITHM_GRADIENT2",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "ALGORITHM_UNSPECIFIED" => Some(Self::Unspecified),
+                "ALGORITHM_GRADIENT2" => Some(Self::Gradient2),
+                _ => None,
+            }
+        }
+    }
+}
+/// Where requests wait for their turn.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Queue {
+    /// 0: 100.
+    #[prost(uint32, tag = "1")]
+    pub max_length: u32,
+    /// Unset: 1 s.
+    #[prost(message, optional, tag = "2")]
+    pub max_wait: ::core::option::Option<::prost_types::Duration>,
+    /// A wait that is all right while the queue stands. Unset: 5 ms.
+    #[prost(message, optional, tag = "3")]
+    pub target: ::core::option::Option<::prost_types::Duration>,
+    /// A queue that was not empty for so long stands. Unset: 100 ms.
+    #[prost(message, optional, tag = "4")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
+}
+/// Who goes first.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Priorities {
+    /// A request may ask for its priority here: `critical`, `default` or `sheddable`. Lower case; empty: x-outrigger-priority.
+    #[prost(string, tag = "1")]
+    pub header: ::prost::alloc::string::String,
+    /// Share of the concurrency that only critical requests get, percent.
+    #[prost(uint32, tag = "2")]
+    pub reserved_percent: u32,
+    /// The first that names the caller applies. Others have the default priority, and may lower it.
+    #[prost(message, repeated, tag = "3")]
+    pub callers: ::prost::alloc::vec::Vec<CallerPriority>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CallerPriority {
+    /// SPIFFE ids. An entry may end in `/*`: any account of that path. Empty: everybody.
+    #[prost(string, repeated, tag = "1")]
+    pub identities: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of a request that asks for none.
+    #[prost(enumeration = "Priority", tag = "2")]
+    pub priority: i32,
+    /// The highest that a request may ask for. Unset: `priority`.
+    #[prost(enumeration = "Priority", tag = "3")]
+    pub highest: i32,
+}
+/// How many requests there may be. Each sidecar counts for itself.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RateLimit {
+    /// `<namespace>/<name>` of the resource.
+    #[prost(string, tag = "1")]
+    pub policy: ::prost::alloc::string::String,
+    /// Unique in the policy.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Any of them; empty: everything.
+    #[prost(message, repeated, tag = "3")]
+    pub matches: ::prost::alloc::vec::Vec<Match>,
+    /// Requests are counted apart where any of these differs. Empty: all together.
+    #[prost(message, repeated, tag = "4")]
+    pub key: ::prost::alloc::vec::Vec<RateLimitKey>,
+    /// At least 1.
+    #[prost(uint32, tag = "5")]
+    pub requests: u32,
+    /// Never unset.
+    #[prost(message, optional, tag = "6")]
+    pub per: ::core::option::Option<::prost_types::Duration>,
+    /// Requests that may come at once. 0: `requests`.
+    #[prost(uint32, tag = "7")]
+    pub burst: u32,
+    /// Keys that are counted apart; further ones share. 0: 10000.
+    #[prost(uint32, tag = "8")]
+    pub max_keys: u32,
+    /// Responses to requests that were let through say what is left.
+    #[prost(bool, tag = "9")]
+    pub always_report: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RateLimitKey {
+    #[prost(enumeration = "rate_limit_key::Of", tag = "1")]
+    pub of: i32,
+    /// Lower case. For OF_HEADER.
+    #[prost(string, tag = "2")]
+    pub header: ::prost::alloc::string::String,
+}
+/// Nested message and enum types in `RateLimitKey`.
+pub mod rate_limit_key {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Of {
+        Unspecified = 0,
+        /// The caller's SPIFFE id.
+        Identity = 1,
+        /// The caller's namespace.
+        Namespace = 2,
+        /// Without the query.
+        Path = 3,
+        Method = 4,
+        /// The value of `header`; a request without it counts as one with an empty value.
+        Header = 5,
+    }
+    impl Of {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "OF_UNSPECIFIED",
+                Self::Identity => "OF_IDENTITY",
+                Self::Namespace => "OF_NAMESPACE",
+                Self::Path => "OF_PATH",
+                Self::Method => "OF_METHOD",
+                Self::Header => "OF_HEADER",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "OF_UNSPECIFIED" => Some(Self::Unspecified),
+                "OF_IDENTITY" => Some(Self::Identity),
+                "OF_NAMESPACE" => Some(Self::Namespace),
+                "OF_PATH" => Some(Self::Path),
+                "OF_METHOD" => Some(Self::Method),
+                "OF_HEADER" => Some(Self::Header),
+                _ => None,
+            }
+        }
+    }
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoints {
     /// `<namespace>/<name>`.
@@ -909,6 +1169,38 @@ impl Protocol {
             "PROTOCOL_TCP" => Some(Self::Tcp),
             "PROTOCOL_TLS" => Some(Self::Tls),
             "PROTOCOL_AUTO" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Priority {
+    Unspecified = 0,
+    Critical = 1,
+    Default = 2,
+    Sheddable = 3,
+}
+impl Priority {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PRIORITY_UNSPECIFIED",
+            Self::Critical => "PRIORITY_CRITICAL",
+            Self::Default => "PRIORITY_DEFAULT",
+            Self::Sheddable => "PRIORITY_SHEDDABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PRIORITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "PRIORITY_CRITICAL" => Some(Self::Critical),
+            "PRIORITY_DEFAULT" => Some(Self::Default),
+            "PRIORITY_SHEDDABLE" => Some(Self::Sheddable),
             _ => None,
         }
     }

@@ -300,7 +300,7 @@ async fn refuses_with_the_right_code() {
         (error.code(), error.message()),
         (
             Code::InvalidArgument,
-            "ref.kind: unknown kind \"service\"; known are Mesh, Service, Route and Workload"
+            "ref.kind: unknown kind \"service\"; known are Mesh, Service, Route, RateLimit and Workload"
         )
     );
     assert_eq!(

@@ -8,6 +8,7 @@ pub const fn words(kind: Kind) -> [&'static str; 3] {
         Kind::Mesh => ["mesh", "meshes", "m"],
         Kind::Service => ["service", "services", "svc"],
         Kind::Route => ["route", "routes", "rt"],
+        Kind::RateLimit => ["ratelimit", "ratelimits", "rl"],
         Kind::Workload => ["workload", "workloads", "wl"],
     }
 }

@@ -177,6 +177,20 @@ fn a_routes_hostname_must_be_one_of_its_parents() {
 }
 
 #[test]
+fn what_a_rate_limit_is_for_may_be_missing() {
+    let rate_limit = "---\n{apiVersion: outrigger.dev/v1alpha1, kind: RateLimit, metadata: {name: r}, \
+        spec: {targetRefs: [{name: a}, {name: nope}], limits: [{name: all, requests: 1, per: 1s}]}}\n";
+    let (errors, warnings) = check(rate_limit, &service("a", ""));
+    assert!(errors.is_empty());
+    assert_eq!(
+        warnings,
+        [
+            "0 spec.targetRefs[1]: there is no service/default/nope; the limits do nothing until there is"
+        ]
+    );
+}
+
+#[test]
 fn a_resource_is_given_once() {
     let (errors, _) = check(&(service("a", "") + &service("a", "")), "");
     assert_eq!(

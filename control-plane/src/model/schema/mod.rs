@@ -6,8 +6,10 @@
 mod checks;
 mod common;
 mod connection_pool;
+mod limits;
 mod mesh;
 mod paths;
+mod rate_limit;
 mod report;
 mod route;
 mod service;
@@ -24,7 +26,7 @@ static ROOT: Object = Object::new(&[
     Field::required("apiVersion", Shape::OneOf(&[API_VERSION])),
     Field::required(
         "kind",
-        Shape::OneOf(&["Mesh", "Service", "Route", "Workload"]),
+        Shape::OneOf(&["Mesh", "Service", "Route", "RateLimit", "Workload"]),
     ),
     Field::required("metadata", Shape::Object(&common::METADATA)),
     // Checked by kind.
@@ -65,6 +67,7 @@ fn spec_of(kind: Kind) -> &'static Object {
         Kind::Mesh => &mesh::SPEC,
         Kind::Service => &service::SPEC,
         Kind::Route => &route::SPEC,
+        Kind::RateLimit => &rate_limit::SPEC,
         Kind::Workload => &workload::SPEC,
     }
 }

@@ -21,7 +21,7 @@ static PARENT: Object = Object::new(&[
     Field::optional("port", PORT),
 ]);
 
-static MATCHES: List = List {
+pub(super) static MATCHES: List = List {
     item: Shape::Object(&MATCH),
     min: 0,
     max: 64,

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::checks;
 use super::common::{HOSTS, LABELS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
 use super::connection_pool::CONNECTION_POOL;
+use super::limits::LIMITS;
 use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
 use crate::model::Duration;
@@ -101,4 +102,5 @@ pub(super) static SPEC: Object = Object::new(&[
     Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
     Field::optional("retry", Shape::Object(&RETRY)),
     Field::optional("connectionPool", Shape::Object(&CONNECTION_POOL)),
+    Field::optional("limits", Shape::Object(&LIMITS)),
 ]);

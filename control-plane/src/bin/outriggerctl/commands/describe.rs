@@ -2,6 +2,7 @@
 
 mod connections;
 mod kinds;
+pub mod limits;
 mod policy;
 mod sheet;
 mod sidecars;
@@ -102,6 +103,7 @@ fn describe(resource: &Resource, around: &Surroundings, color: bool) -> String {
         Spec::Mesh(spec) => kinds::mesh(spec, &mut sheet),
         Spec::Service(spec) => kinds::service(&typed, spec, around, &mut sheet),
         Spec::Route(spec) => kinds::route(spec, own, &mut sheet),
+        Spec::RateLimit(spec) => limits::rate_limit(spec, own, &mut sheet),
         Spec::Workload(spec) => kinds::workload(spec, &mut sheet),
     }
     sidecars::write(&typed, around, &mut sheet);

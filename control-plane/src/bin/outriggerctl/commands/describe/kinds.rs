@@ -8,7 +8,7 @@ use outrigger_control_plane::model::{
 use outrigger_proto::api::v1::Resource;
 
 use super::sheet::Sheet;
-use super::{Surroundings, connections, policy};
+use super::{Surroundings, connections, limits, policy};
 use crate::commands::get::{endpoint_state, local, subset, word};
 use crate::output::table::Table;
 use crate::output::{age, json};
@@ -123,6 +123,13 @@ pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, shee
     );
     if let Some(pool) = connections::pool(&spec.connection_pool) {
         sheet.field("Connections", pool);
+    }
+    if let Some(limits) = spec.limits.as_ref().and_then(limits::limits) {
+        sheet.field("Limits", limits);
+    }
+    let rate_limits: Vec<String> = limits::rate_limits_of(resource, &around.resources).collect();
+    if !rate_limits.is_empty() {
+        sheet.field("Rate limits", rate_limits.join("\n"));
     }
     endpoints(resource, spec, around, sheet);
     routes(&resource.key(), around, sheet);
@@ -269,7 +276,7 @@ fn rule_lines(rule: &RouteRule, own: &str) -> Vec<String> {
     lines
 }
 
-fn condition_words(condition: &RouteMatch) -> String {
+pub fn condition_words(condition: &RouteMatch) -> String {
     let mut parts = Vec::new();
     if let Some(method) = &condition.method {
         parts.push(format!("method {method}"));

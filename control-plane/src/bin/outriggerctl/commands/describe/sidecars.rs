@@ -1,7 +1,7 @@
 //! Which sidecars use a resource, and which refused it and why.
 
 use outrigger_control_plane::model::{
-    Resource as Typed, ResourceKey, ServiceSpec, Spec, relate::implied_hosts,
+    Resource as Typed, ResourceKey, ServiceSpec, Spec, WorkloadSpec, relate::implied_hosts,
 };
 use outrigger_proto::api::v1::{Rejection, Sidecar, SidecarSync};
 
@@ -81,6 +81,8 @@ struct Sources<'a> {
     /// Names of resources on the sidecars' stream.
     names: Vec<String>,
     services: Vec<(ResourceKey, Option<&'a ServiceSpec>)>,
+    /// Instances that get it as part of their `workload`.
+    serving: Vec<&'a str>,
 }
 
 impl<'a> Sources<'a> {
@@ -90,6 +92,7 @@ impl<'a> Sources<'a> {
             instance: None,
             names: Vec::new(),
             services: Vec::new(),
+            serving: Vec::new(),
         };
         match &resource.spec {
             Spec::Mesh(_) => {
@@ -98,6 +101,20 @@ impl<'a> Sources<'a> {
             }
             Spec::Workload(spec) => sources.instance = Some(&spec.instance),
             Spec::Service(spec) => sources.services.push((resource.key(), Some(spec.as_ref()))),
+            Spec::RateLimit(spec) => {
+                let namespace = &resource.metadata.namespace;
+                let targets = spec.target_refs.iter();
+                let targets: Vec<String> = targets
+                    .map(|target| format!("{namespace}/{}", target.name))
+                    .collect();
+                let workloads = around.resources.iter().filter_map(Typed::as_workload);
+                let serves = |workload: &&WorkloadSpec| {
+                    let mut endpoints = workload.endpoints.iter();
+                    endpoints.any(|endpoint| targets.contains(&endpoint.service))
+                };
+                let serving = workloads.filter(serves);
+                sources.serving = serving.map(|workload| &*workload.instance).collect();
+            }
             Spec::Route(spec) => {
                 for key in kinds::parents(spec, &resource.metadata.namespace) {
                     let service = around
@@ -126,6 +143,7 @@ impl<'a> Sources<'a> {
     fn reach(&self, sidecar: &Sidecar) -> bool {
         self.everyone
             || self.instance == Some(&sidecar.instance)
+            || self.serving.contains(&&*sidecar.instance)
             || self.refusals(sidecar).next().is_some()
             || sidecar.subscriptions.iter().any(|name| {
                 self.names.contains(name)
@@ -151,7 +169,9 @@ impl<'a> Sources<'a> {
 
     fn refusals<'s>(&'s self, sidecar: &'s Sidecar) -> impl Iterator<Item = &'s Rejection> {
         sidecar.rejections.iter().filter(|rejection| {
-            self.instance == Some(&sidecar.instance) || self.names.contains(&rejection.resource)
+            self.instance == Some(&sidecar.instance)
+                || self.names.contains(&rejection.resource)
+                || (rejection.resource == "workload" && self.serving.contains(&&*sidecar.instance))
         })
     }
 }

@@ -2,11 +2,13 @@
 
 use jiff::Timestamp;
 use outrigger_control_plane::model::{
-    EndpointState, Kind, Resource as Typed, RouteSpec, ServiceSpec, Spec, WorkloadSpec,
+    EndpointState, Kind, RateLimitSpec, Resource as Typed, RouteSpec, ServiceSpec, Spec,
+    WorkloadSpec,
 };
 use outrigger_proto::api::v1::Resource;
 use serde::Serialize;
 
+use crate::commands::describe::limits::short;
 use crate::output::style::{GREEN, RED, YELLOW};
 use crate::output::table::{Cell, Table};
 use crate::output::{age, json};
@@ -54,14 +56,14 @@ pub fn table(kind: Kind, options: &Options) -> Table {
             &["SERVICES", "RULES", "BACKENDS"],
             &["HOSTNAMES", "GENERATION"],
         ),
+        Kind::RateLimit => (&["SERVICES", "LIMITS"], &["GENERATION"]),
         Kind::Workload => (
             &["ADDRESS", "SERVES", "STATE"],
             &["LABELS", "IDENTITY", "INSTANCE"],
         ),
     };
     header.extend(narrow);
-    // Sidecars' answers to a resource; a workload is none that they receive.
-    if kind != Kind::Workload {
+    if has_answers(kind) {
         header.push("ACCEPTED");
     }
     header.push("AGE");
@@ -111,15 +113,19 @@ pub fn row(kind: Kind, resource: &Resource, event: Option<&str>, options: &Optio
             route(&spec, &meta.namespace),
             vec![spec.hostnames.join(",").into(), generation],
         ),
+        Some(Spec::RateLimit(spec)) => (rate_limit(&spec), vec![generation]),
         Some(Spec::Workload(spec)) => (workload(&spec), workload_wide(&spec)),
         // A newer control plane's: it is shown that it is there.
         None => {
-            let columns = if kind == Kind::Mesh { 2 } else { 3 };
+            let columns = match kind {
+                Kind::Mesh | Kind::RateLimit => 2,
+                _ => 3,
+            };
             (vec!["?".into(); columns], Vec::new())
         }
     };
     row.extend(narrow);
-    if kind != Kind::Workload {
+    if has_answers(kind) {
         row.push(accepted(&value));
     }
     let created = json::time(meta.creation_timestamp.as_ref());
@@ -132,6 +138,12 @@ pub fn row(kind: Kind, resource: &Resource, event: Option<&str>, options: &Optio
         row.extend(wide);
     }
     row
+}
+
+/// Whether sidecars answer to resources of this kind. A workload they do not receive, and a rate limit comes to those that
+/// serve its services as part of what each of them gets for itself.
+fn has_answers(kind: Kind) -> bool {
+    !matches!(kind, Kind::Workload | Kind::RateLimit)
 }
 
 /// `2/2`: sidecars that have it in effect, of those that were sent it and have answered.
@@ -220,6 +232,16 @@ fn route(spec: &RouteSpec, own: &str) -> Vec<Cell> {
         spec.rules.len().to_string().into(),
         few(&backends).into(),
     ]
+}
+
+fn rate_limit(spec: &RateLimitSpec) -> Vec<Cell> {
+    let services: Vec<String> = spec
+        .target_refs
+        .iter()
+        .map(|target| target.name.clone())
+        .collect();
+    let limits: Vec<String> = spec.limits.iter().map(short).collect();
+    vec![few(&services).into(), few(&limits).into()]
 }
 
 /// A name as it would be written next to resources of namespace `own`.

@@ -1,0 +1,160 @@
+//! Limits and rate limits in words.
+
+use outrigger_control_plane::model::{Limits, RateLimit, RateLimitReport, RateLimitSpec, Resource};
+
+use super::kinds::condition_words;
+use super::sheet::Sheet;
+use crate::commands::get::word;
+
+/// The lines about `spec.limits` of a service; none where nothing is limited.
+pub fn limits(limits: &Limits) -> Option<String> {
+    let mut lines = Vec::new();
+    let list = |set: &[(&str, Option<u32>)]| {
+        let set = set
+            .iter()
+            .filter_map(|(name, limit)| Some(format!("{name} {}", (*limit)?)));
+        set.collect::<Vec<_>>().join(", ")
+    };
+    let service = list(&[
+        ("connections", limits.connections),
+        ("pending", limits.pending),
+        ("requests", limits.requests),
+        ("retries", limits.retries),
+    ]);
+    if !service.is_empty() {
+        lines.push(format!("each caller: {service}"));
+    }
+    let endpoint = list(&[
+        ("connections", limits.endpoint.connections),
+        ("requests", limits.endpoint.requests),
+    ]);
+    if !endpoint.is_empty() {
+        lines.push(format!("each caller, to each endpoint: {endpoint}"));
+    }
+    if let Some(throttling) = limits.throttling {
+        lines.push(format!(
+            "callers send at most {} requests for each 100 that were accepted in the last {}",
+            throttling.ratio_percent(),
+            throttling.window()
+        ));
+    }
+    let concurrency = match (limits.concurrency, limits.adaptive) {
+        (Some(fixed), _) => Some(format!("{fixed} requests at a time")),
+        (None, Some(adaptive)) => Some(format!(
+            "{} to {} requests at a time, by {}",
+            adaptive.min_limit(),
+            adaptive.max_limit(),
+            word(&adaptive.algorithm.unwrap_or_default())
+        )),
+        (None, None) => None,
+    };
+    if let Some(concurrency) = concurrency {
+        lines.push(format!("each endpoint: {concurrency}"));
+        lines.push(match limits.queue {
+            None => "no queue: what is above is refused".to_owned(),
+            Some(queue) => format!(
+                "queue of {}, waits up to {} (target {}, interval {})",
+                queue.max_length(),
+                queue.max_wait(),
+                queue.target(),
+                queue.interval()
+            ),
+        });
+    }
+    if let Some(priorities) = &limits.priorities {
+        lines.push(format!(
+            "priority from {}; {} % for critical requests only",
+            priorities.header(),
+            priorities.reserved_percent()
+        ));
+        for caller in &priorities.callers {
+            let who = if caller.identities.is_empty() {
+                "everybody".to_owned()
+            } else {
+                caller.identities.join(", ")
+            };
+            let highest = match caller.highest {
+                Some(highest) if highest != caller.priority => {
+                    format!(", {} if asked for", word(&highest))
+                }
+                _ => String::new(),
+            };
+            lines.push(format!("  {who}: {}{highest}", word(&caller.priority)));
+        }
+    }
+    (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+/// A `RateLimit`.
+pub fn rate_limit(spec: &RateLimitSpec, own: &str, sheet: &mut Sheet) {
+    let targets: Vec<String> = spec
+        .target_refs
+        .iter()
+        .map(|target| format!("service {own}/{}", target.name))
+        .collect();
+    sheet.field("For", targets.join("\n"));
+    sheet.field(
+        "Report",
+        match spec.report.unwrap_or_default() {
+            RateLimitReport::Refused => "when a request was refused",
+            RateLimitReport::Always => "with every response",
+        },
+    );
+    for limit in &spec.limits {
+        sheet.section(&format!("Limit \"{}\"", limit.name));
+        for line in limit_lines(limit) {
+            sheet.line(line);
+        }
+    }
+}
+
+fn limit_lines(limit: &RateLimit) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (index, condition) in limit.matches.iter().enumerate() {
+        let label = if index == 0 { "when" } else { "or" };
+        lines.push(format!("{label:<10}{}", condition_words(condition)));
+    }
+    if limit.matches.is_empty() {
+        lines.push(format!("{:<10}always", "when"));
+    }
+    lines.push(format!(
+        "{:<10}{} requests in {}, {} at once, at each endpoint",
+        "allows",
+        limit.requests,
+        limit.per,
+        limit.burst()
+    ));
+    let key = if limit.key.is_empty() {
+        "all requests together".to_owned()
+    } else {
+        format!(
+            "each {} (up to {}; further ones share)",
+            limit.key.join(" + "),
+            limit.max_keys()
+        )
+    };
+    lines.push(format!("{:<10}{key}", "counts"));
+    lines
+}
+
+/// The rate limits for a service, by name.
+pub fn rate_limits_of<'a>(
+    service: &'a Resource,
+    all: &'a [Resource],
+) -> impl Iterator<Item = String> + 'a {
+    all.iter().filter_map(|resource| {
+        let spec = resource.as_rate_limit()?;
+        let is_for = resource.metadata.namespace == service.metadata.namespace
+            && spec
+                .target_refs
+                .iter()
+                .any(|target| target.name == service.metadata.name);
+        let limits: Vec<String> = spec.limits.iter().map(short).collect();
+        is_for.then(|| format!("{} ({})", resource.key(), limits.join(", ")))
+    })
+}
+
+/// `per-caller 100/1m`.
+pub fn short(limit: &RateLimit) -> String {
+    format!("{} {}/{}", limit.name, limit.requests, limit.per)
+}
