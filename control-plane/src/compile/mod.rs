@@ -7,6 +7,7 @@ mod endpoints;
 mod hosts;
 mod limits;
 mod policy;
+mod recovery;
 mod rules;
 mod run;
 mod service;
@@ -384,7 +385,7 @@ fn targets(rate_limit: &Resource) -> BTreeSet<Arc<str>> {
 fn backends(route: &Resource) -> BTreeSet<Arc<str>> {
     let namespace = &route.metadata.namespace;
     let qualified = |spec: &RouteSpec| {
-        let refs = spec.rules.iter().flat_map(|rule| &rule.backend_refs);
+        let refs = spec.rules.iter().flat_map(|rule| rule.destinations());
         let backends = refs.map(|backend| {
             let namespace = backend.namespace.as_ref().unwrap_or(namespace);
             format!("{namespace}/{}", backend.name).into()

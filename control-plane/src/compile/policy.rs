@@ -44,6 +44,8 @@ pub(super) fn timeouts(timeouts: model::RequestTimeouts) -> wire::Timeouts {
         per_try: timeouts.backend_request.and_then(duration),
         response_headers: timeouts.response_headers.and_then(duration),
         stream_idle: timeouts.stream_idle.and_then(duration),
+        stream_lifetime: timeouts.stream_lifetime.and_then(duration),
+        first_byte: timeouts.first_byte.and_then(duration),
     }
 }
 

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use outrigger_proto::dataplane::v1 as wire;
 
 use super::policy::{self, Defaults};
+use super::recovery;
 use crate::model::{
     BackendRef, ParentRef, PathMatchType, Resource, RouteMatch, RouteRule, RouteSpec, ServiceSpec,
     ValueMatchType,
@@ -124,6 +125,11 @@ fn collect(
                             .or(parent.defaults.retry.as_ref())
                             .map(policy::retry),
                         filters: Vec::new(),
+                        hedge: rule.hedge.as_ref().map(recovery::hedge),
+                        fallbacks: recovery::fallbacks(rule, |reference| {
+                            backend(namespace, reference, default_port)
+                        }),
+                        expose_attempts: rule.expose_attempts(),
                     };
                     ranked.push((rank, compiled));
                 }
@@ -281,21 +287,29 @@ fn backends(
     if rule.backend_refs.is_empty() {
         return vec![itself(parent, port)];
     }
-    let backend = |reference: &BackendRef| {
-        let namespace = reference.namespace.as_deref().unwrap_or(namespace);
-        let port = reference
-            .port
-            .or_else(|| default_port(namespace, &reference.name))
-            // The service does not exist yet; when it comes, this is compiled again.
-            .unwrap_or(80);
-        wire::Backend {
-            service: format!("{namespace}/{}", reference.name),
-            port: port.into(),
-            weight: reference.weight(),
-            subset: reference.subset.clone().into_iter().collect(),
-        }
-    };
-    rule.backend_refs.iter().map(backend).collect()
+    rule.backend_refs
+        .iter()
+        .map(|reference| backend(namespace, reference, default_port))
+        .collect()
+}
+
+fn backend(
+    namespace: &str,
+    reference: &BackendRef,
+    default_port: DefaultPort<'_>,
+) -> wire::Backend {
+    let namespace = reference.namespace.as_deref().unwrap_or(namespace);
+    let port = reference
+        .port
+        .or_else(|| default_port(namespace, &reference.name))
+        // The service does not exist yet; when it comes, this is compiled again.
+        .unwrap_or(80);
+    wire::Backend {
+        service: format!("{namespace}/{}", reference.name),
+        port: port.into(),
+        weight: reference.weight(),
+        subset: reference.subset.clone().into_iter().collect(),
+    }
 }
 
 fn itself(parent: Parent<'_>, port: u16) -> wire::Backend {
@@ -322,6 +336,7 @@ fn built_in(parent: Parent<'_>) -> Vec<wire::Rule> {
         timeouts: Some(policy::timeouts(parent.defaults.timeouts)),
         retry: parent.defaults.retry.as_ref().map(policy::retry),
         filters: Vec::new(),
+        ..wire::Rule::default()
     };
     let others = parent.spec.ports.iter().filter(|port| port.port != default);
     let mut rules: Vec<_> = others

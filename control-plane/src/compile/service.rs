@@ -8,6 +8,7 @@ use wire::resource::Body;
 
 use super::limits;
 use super::policy::{self, Defaults};
+use super::recovery;
 use super::rules::{self, DefaultPort, Parent};
 use super::shared::Shared;
 use crate::ca::SpiffeId;
@@ -91,8 +92,10 @@ pub(super) fn compile(
     let own = format!("{namespace}/{name}");
     let backends: BTreeSet<&str> = rules
         .iter()
-        .flat_map(|rule| &rule.backends)
-        .map(|backend| backend.service.as_str())
+        .flat_map(|rule| {
+            let backends = rule.backends.iter().map(|backend| &*backend.service);
+            backends.chain(recovery::services(rule))
+        })
         .filter(|service| *service != own)
         .collect();
     let backends = backends.into_iter().map(Arc::from).collect();

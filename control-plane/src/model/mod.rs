@@ -7,7 +7,9 @@ mod connection_pool;
 mod decode;
 mod duration;
 mod duration_parse;
+mod fallback;
 mod field_path;
+mod hedge;
 mod key;
 mod limits;
 mod mesh;
@@ -30,6 +32,8 @@ pub use connection_pool::{ConnectionPool, Http1Pool, Http2Pool, KeepAlive};
 pub use decode::{decode, validate};
 pub use duration::Duration;
 pub use duration_parse::DurationError;
+pub use fallback::{Fallback, FallbackCause, FallbackRef, FallbackResponse};
+pub use hedge::Hedge;
 pub use key::{Kind, ResourceKey, UnknownKind};
 pub use limits::{
     AdaptiveAlgorithm, AdaptiveLimit, CallerPriority, EndpointLimits, Limits, Priorities, Priority,

@@ -3,6 +3,8 @@
 //! A host that would mean two services and a foreign trust domain are errors. References to what does not exist are
 //! warnings: resources may be written in any order, and what a route refers to may come, go and change after it.
 
+mod recovery;
+
 use std::collections::BTreeMap;
 
 use super::{IndexedProblem, RateLimitSpec, Resource, ResourceKey, RouteSpec, ServiceSpec};
@@ -36,8 +38,17 @@ pub fn validate_against(written: &[Resource], view: &dyn View) -> Findings {
     for (index, resource) in written.iter().enumerate() {
         if let Some(spec) = resource.as_service() {
             service(index, resource, spec, &hosts, view, &mut findings);
+            let retry = spec.retry.as_ref();
+            let warnings = &mut findings.warnings;
+            recovery::warn_about_grpc_codes(index, "spec.retry".into(), retry, warnings);
         } else if let Some(spec) = resource.as_route() {
             route(index, resource, spec, view, &mut findings.warnings);
+            recovery::check_fallbacks(index, resource, spec, view, &mut findings);
+            for (number, rule) in spec.rules.iter().enumerate() {
+                let (field, retry) = (format!("spec.rules[{number}].retry"), rule.retry.as_ref());
+                let warnings = &mut findings.warnings;
+                recovery::warn_about_grpc_codes(index, field, retry, warnings);
+            }
         } else if let Some(spec) = resource.as_rate_limit() {
             rate_limit(index, resource, spec, view, &mut findings.warnings);
         } else if let Some(spec) = resource.as_mesh()

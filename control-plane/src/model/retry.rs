@@ -15,7 +15,7 @@ pub struct Retry {
     /// Response statuses that are tried again. Default 502, 503, 504.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codes: Option<Vec<u16>>,
-    /// gRPC statuses that are tried again. Default none.
+    /// gRPC statuses that are tried again. Default unavailable. A gRPC call is a POST: `methods` has to name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc_codes: Option<Vec<GrpcCode>>,
     /// Methods that may be tried again after the request was sent. Default GET, HEAD, OPTIONS, PUT, DELETE: those that
@@ -55,16 +55,14 @@ impl Retry {
 
     /// The value in effect.
     pub fn grpc_codes(&self) -> Vec<GrpcCode> {
-        self.grpc_codes.clone().unwrap_or_default()
+        self.grpc_codes
+            .clone()
+            .unwrap_or_else(|| vec![GrpcCode::Unavailable])
     }
 
     /// The value in effect, upper case.
     pub fn methods(&self) -> Vec<String> {
-        self.methods.clone().unwrap_or_else(|| {
-            ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
-                .map(str::to_owned)
-                .to_vec()
-        })
+        self.methods.clone().unwrap_or_else(idempotent_methods)
     }
 
     /// The value in effect.
@@ -97,6 +95,13 @@ impl Retry {
     pub fn budget(&self) -> RetryBudget {
         self.budget.unwrap_or_default()
     }
+}
+
+/// The idempotent methods of RFC 9110, without TRACE.
+pub(super) fn idempotent_methods() -> Vec<String> {
+    ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]
+        .map(str::to_owned)
+        .to_vec()
 }
 
 /// Bounds the retries that a failing service gets on top of its requests.

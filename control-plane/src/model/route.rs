@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{Labels, RequestTimeouts, Retry};
+use super::{Fallback, FallbackRef, Hedge, Labels, RequestTimeouts, Retry};
 
 /// Spec of a `Route`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +54,32 @@ pub struct RouteRule {
     /// Unset: the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Unset: a request waits for the endpoint that it was sent to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
+    /// What is tried where the backend fails, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallbacks: Vec<Fallback>,
+    /// Responses say in `x-outrigger-attempts` how often the request was sent. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expose_attempts: Option<bool>,
+}
+
+impl RouteRule {
+    /// The value in effect.
+    pub fn expose_attempts(&self) -> bool {
+        self.expose_attempts.unwrap_or(false)
+    }
+
+    /// Everywhere that its requests may go: backends, and those of fallbacks.
+    pub fn destinations(&self) -> impl Iterator<Item = BackendRef> {
+        let fallbacks = self.fallbacks.iter();
+        let fallbacks = fallbacks.filter_map(|fallback| fallback.backend_ref.as_ref());
+        self.backend_refs
+            .iter()
+            .cloned()
+            .chain(fallbacks.map(FallbackRef::as_backend))
+    }
 }
 
 /// All of the given conditions.

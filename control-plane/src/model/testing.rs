@@ -11,11 +11,12 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::{
-    AccessLog, BackendRef, ConnectionPool, Duration, GrpcCode, GrpcMatch, HeaderMatch, Http1Pool,
-    Http2Pool, KeepAlive, Labels, LoadBalancing, LoadBalancingPolicy, MeshSpec, MeshTimeouts, Mtls,
-    MtlsMode, ParentRef, PathMatch, PathMatchType, Protocol, QueryParamMatch, RequestTimeouts,
-    Resource, Retry, RetryBudget, RouteMatch, RouteRule, RouteSpec, ServiceEndpoints, ServicePort,
-    ServiceSpec, ServiceTimeouts, StaticEndpoint, Telemetry, ValueMatchType,
+    AccessLog, BackendRef, ConnectionPool, Duration, Fallback, FallbackCause, FallbackRef,
+    FallbackResponse, GrpcCode, GrpcMatch, HeaderMatch, Hedge, Http1Pool, Http2Pool, KeepAlive,
+    Labels, LoadBalancing, LoadBalancingPolicy, MeshSpec, MeshTimeouts, Mtls, MtlsMode, ParentRef,
+    PathMatch, PathMatchType, Protocol, QueryParamMatch, RequestTimeouts, Resource, Retry,
+    RetryBudget, RouteMatch, RouteRule, RouteSpec, ServiceEndpoints, ServicePort, ServiceSpec,
+    ServiceTimeouts, StaticEndpoint, Telemetry, ValueMatchType,
 };
 
 /// A `Mesh`, a `Service`, a `Route` or a `RateLimit`.
@@ -60,14 +61,18 @@ fn timeout() -> impl Strategy<Value = Option<Duration>> {
 }
 
 fn request_timeouts() -> impl Strategy<Value = RequestTimeouts> {
-    (timeout(), timeout(), timeout(), timeout()).prop_map(
-        |(request, backend_request, response_headers, stream_idle)| RequestTimeouts {
+    let before = (timeout(), timeout(), timeout(), timeout());
+    (before, timeout(), timeout()).prop_map(|(before, stream_idle, stream_lifetime)| {
+        let (request, backend_request, response_headers, first_byte) = before;
+        RequestTimeouts {
             request,
             backend_request,
             response_headers,
+            first_byte,
             stream_idle,
-        },
-    )
+            stream_lifetime,
+        }
+    })
 }
 
 fn retry() -> impl Strategy<Value = Retry> {
@@ -141,7 +146,9 @@ fn mesh_spec() -> impl Strategy<Value = MeshSpec> {
                     request: requests.request,
                     backend_request: requests.backend_request,
                     response_headers: requests.response_headers,
+                    first_byte: requests.first_byte,
                     stream_idle: requests.stream_idle,
+                    stream_lifetime: requests.stream_lifetime,
                 },
                 retry,
                 telemetry: Telemetry { access_log },
@@ -259,7 +266,9 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                         request: requests.request,
                         backend_request: requests.backend_request,
                         response_headers: requests.response_headers,
+                        first_byte: requests.first_byte,
                         stream_idle: requests.stream_idle,
+                        stream_lifetime: requests.stream_lifetime,
                         tcp_idle,
                         tcp_lifetime: connect,
                     },
@@ -329,6 +338,48 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
         })
 }
 
+fn recovery() -> impl Strategy<Value = (Option<Hedge>, Vec<Fallback>, Option<bool>)> {
+    let methods = of(subsequence(vec!["GET".to_owned(), "POST".to_owned()], 0..3));
+    let hedge = (1u64..60_000, of(2u32..=5), methods).prop_map(|(delay, max_requests, methods)| {
+        let delay = Duration::from_millis(delay);
+        Hedge {
+            delay,
+            max_requests,
+            methods,
+        }
+    });
+    let reference =
+        (name(), of(name()), of(1u16..), labels()).prop_map(|(name, namespace, port, subset)| {
+            FallbackRef {
+                name,
+                namespace,
+                port,
+                subset,
+            }
+        });
+    let response = (
+        200u16..600,
+        of(Just("text/html".to_owned())),
+        "[a-z: é\n]{0,9}",
+    )
+        .prop_map(|(status_code, content_type, body)| FallbackResponse {
+            status_code,
+            content_type,
+            body,
+        });
+    let way = prop_oneof![
+        reference.prop_map(|reference| (Some(reference), None)),
+        response.prop_map(|response| (None, Some(response)))
+    ];
+    let causes = of(subsequence(FallbackCause::UNPROCESSED.to_vec(), 1..4));
+    let fallback = (causes, way).prop_map(|(on, (backend_ref, direct_response))| Fallback {
+        on,
+        backend_ref,
+        direct_response,
+    });
+    (of(hedge), vec(fallback, 0..2), of(any::<bool>()))
+}
+
 fn route_spec() -> impl Strategy<Value = RouteSpec> {
     let parent = (name(), of(name()), of(1u16..)).prop_map(|(name, namespace, port)| {
         let kind = port.map(|_| "Service".to_owned());
@@ -358,13 +409,20 @@ fn route_spec() -> impl Strategy<Value = RouteSpec> {
         vec(backend, 0..2),
         request_timeouts(),
         of(retry()),
+        recovery(),
     )
-        .prop_map(|(matches, backend_refs, timeouts, retry)| RouteRule {
-            name: None,
-            matches,
-            backend_refs,
-            timeouts,
-            retry,
+        .prop_map(|(matches, backend_refs, timeouts, retry, recovery)| {
+            let (hedge, fallbacks, expose_attempts) = recovery;
+            RouteRule {
+                name: None,
+                matches,
+                backend_refs,
+                timeouts,
+                retry,
+                hedge,
+                fallbacks,
+                expose_attempts,
+            }
         });
     let hostnames =
         btree_set("[a-z]{1,4}\\.example", 0..2).prop_map(|set| set.into_iter().collect());

@@ -18,9 +18,16 @@ pub struct RequestTimeouts {
     /// From the request's head to the response's head, over all tries. Built in: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_headers: Option<Duration>,
+    /// From the request's head to the first byte of the response's body, over all tries; the response's head is held back
+    /// until then. Built in: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<Duration>,
     /// Between two chunks of a body. Built in: [`RequestTimeouts::STREAM_IDLE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_idle: Option<Duration>,
+    /// From the response's head to its last byte. Built in: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_lifetime: Option<Duration>,
 }
 
 impl RequestTimeouts {
@@ -33,7 +40,9 @@ impl RequestTimeouts {
             request: self.request.or(other.request),
             backend_request: self.backend_request.or(other.backend_request),
             response_headers: self.response_headers.or(other.response_headers),
+            first_byte: self.first_byte.or(other.first_byte),
             stream_idle: self.stream_idle.or(other.stream_idle),
+            stream_lifetime: self.stream_lifetime.or(other.stream_lifetime),
         }
     }
 }
@@ -54,9 +63,15 @@ pub struct ServiceTimeouts {
     /// As [`RequestTimeouts::response_headers`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_headers: Option<Duration>,
+    /// As [`RequestTimeouts::first_byte`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<Duration>,
     /// As [`RequestTimeouts::stream_idle`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_idle: Option<Duration>,
+    /// As [`RequestTimeouts::stream_lifetime`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_lifetime: Option<Duration>,
     /// For TCP ports: a connection on which no byte moved for this long is closed. Built in: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tcp_idle: Option<Duration>,
@@ -75,7 +90,9 @@ impl ServiceTimeouts {
             request: self.request,
             backend_request: self.backend_request,
             response_headers: self.response_headers,
+            first_byte: self.first_byte,
             stream_idle: self.stream_idle,
+            stream_lifetime: self.stream_lifetime,
         }
     }
 }
@@ -96,9 +113,15 @@ pub struct MeshTimeouts {
     /// As [`RequestTimeouts::response_headers`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub response_headers: Option<Duration>,
+    /// As [`RequestTimeouts::first_byte`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_byte: Option<Duration>,
     /// As [`RequestTimeouts::stream_idle`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stream_idle: Option<Duration>,
+    /// As [`RequestTimeouts::stream_lifetime`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream_lifetime: Option<Duration>,
 }
 
 impl MeshTimeouts {
@@ -108,7 +131,9 @@ impl MeshTimeouts {
             request: self.request,
             backend_request: self.backend_request,
             response_headers: self.response_headers,
+            first_byte: self.first_byte,
             stream_idle: self.stream_idle,
+            stream_lifetime: self.stream_lifetime,
         }
     }
 }

@@ -398,6 +398,15 @@ pub struct Rule {
     /// What is done to requests and their responses, in this order. Empty: nothing.
     #[prost(message, repeated, tag = "20")]
     pub filters: ::prost::alloc::vec::Vec<Filter>,
+    /// Unset: a request waits for the endpoint that it was sent to.
+    #[prost(message, optional, tag = "60")]
+    pub hedge: ::core::option::Option<Hedge>,
+    /// What is tried where the backend fails, in this order. Empty: the failure is the answer.
+    #[prost(message, repeated, tag = "61")]
+    pub fallbacks: ::prost::alloc::vec::Vec<Fallback>,
+    /// Responses say in `x-outrigger-attempts` how often the request was sent.
+    #[prost(bool, tag = "62")]
+    pub expose_attempts: bool,
 }
 /// All of the given conditions.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -702,6 +711,13 @@ pub struct Timeouts {
     /// Between two chunks of a body, either way, after the response's head.
     #[prost(message, optional, tag = "4")]
     pub stream_idle: ::core::option::Option<::prost_types::Duration>,
+    /// From the response's head to its last byte. Cuts streams; unset by default.
+    #[prost(message, optional, tag = "60")]
+    pub stream_lifetime: ::core::option::Option<::prost_types::Duration>,
+    /// From the request's head to the first byte of the response's body, over all tries. The response's head is held back
+    /// until then.
+    #[prost(message, optional, tag = "61")]
+    pub first_byte: ::core::option::Option<::prost_types::Duration>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Retry {
@@ -989,6 +1005,113 @@ pub mod rate_limit_key {
             }
         }
     }
+}
+/// Sends a request once more, to another endpoint, where an answer is slow to come. The first good answer is taken, the other
+/// requests are cancelled. Each one more is paid for with the budget of the service's retries.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Hedge {
+    /// How long an answer is waited for before the next request is sent. Must be set.
+    #[prost(message, optional, tag = "1")]
+    pub delay: ::core::option::Option<::prost_types::Duration>,
+    /// Requests under way at the same time, the first one included. 0: 2.
+    #[prost(uint32, tag = "2")]
+    pub max_requests: u32,
+    /// Methods of requests that may be sent more than once. Upper case.
+    #[prost(string, repeated, tag = "3")]
+    pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What answers where a backend fails, as long as nothing of a response has reached the caller. The backend is gone to
+/// directly, without the rules of its service.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Fallback {
+    /// At least one.
+    #[prost(enumeration = "fallback::Cause", repeated, tag = "1")]
+    pub on: ::prost::alloc::vec::Vec<i32>,
+    #[prost(oneof = "fallback::To", tags = "2, 3")]
+    pub to: ::core::option::Option<fallback::To>,
+}
+/// Nested message and enum types in `Fallback`.
+pub mod fallback {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Cause {
+        Unspecified = 0,
+        /// No endpoint takes requests.
+        NoEndpoints = 1,
+        /// A circuit breaker is open, or a limit of connections or requests is reached.
+        CircuitOpen = 2,
+        /// Requests are shed: by this sidecar, or by the backend, with 429 or 503.
+        Overload = 3,
+        /// No connection, or no trusted one, to any endpoint that was tried.
+        ConnectFailed = 4,
+        /// A connection broke before the response began.
+        Reset = 5,
+        /// A clock before the first byte ran out: per_try, response_headers, first_byte.
+        FirstByteTimeout = 6,
+        /// A response with a status 5xx.
+        ServerError = 7,
+    }
+    impl Cause {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "CAUSE_UNSPECIFIED",
+                Self::NoEndpoints => "CAUSE_NO_ENDPOINTS",
+                Self::CircuitOpen => "CAUSE_CIRCUIT_OPEN",
+                Self::Overload => "CAUSE_OVERLOAD",
+                Self::ConnectFailed => "CAUSE_CONNECT_FAILED",
+                Self::Reset => "CAUSE_RESET",
+                Self::FirstByteTimeout => "CAUSE_FIRST_BYTE_TIMEOUT",
+                Self::ServerError => "CAUSE_SERVER_ERROR",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "CAUSE_UNSPECIFIED" => Some(Self::Unspecified),
+                "CAUSE_NO_ENDPOINTS" => Some(Self::NoEndpoints),
+                "CAUSE_CIRCUIT_OPEN" => Some(Self::CircuitOpen),
+                "CAUSE_OVERLOAD" => Some(Self::Overload),
+                "CAUSE_CONNECT_FAILED" => Some(Self::ConnectFailed),
+                "CAUSE_RESET" => Some(Self::Reset),
+                "CAUSE_FIRST_BYTE_TIMEOUT" => Some(Self::FirstByteTimeout),
+                "CAUSE_SERVER_ERROR" => Some(Self::ServerError),
+                _ => None,
+            }
+        }
+    }
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum To {
+        /// Its weight means nothing.
+        #[prost(message, tag = "2")]
+        Backend(super::Backend),
+        #[prost(message, tag = "3")]
+        Response(super::StaticResponse),
+    }
+}
+/// A response that the sidecar gives itself.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StaticResponse {
+    #[prost(uint32, tag = "1")]
+    pub status: u32,
+    /// Empty: `text/plain; charset=utf-8`, where there is a body.
+    #[prost(string, tag = "2")]
+    pub content_type: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub body: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoints {

@@ -281,6 +281,59 @@ fn timeouts_and_retries_are_taken_field_by_field_from_rule_service_and_mesh() {
 }
 
 #[test]
+fn hedges_and_fallbacks() {
+    let mut bench = bench();
+    bench.put(&service("chat", HTTP));
+    bench.put(&service("small", "{ports: [{port: 8080, protocol: http}]}"));
+    bench.put(&route(
+        "r",
+        &parent(
+            "[{hedge: {delay: 50ms}, exposeAttempts: true, timeouts: {firstByte: 2s, streamLifetime: 1h}, fallbacks: [\
+             {backendRef: {name: small}}, \
+             {on: [server-error], directResponse: {statusCode: 503, contentType: text/html, body: later}}]}]",
+        ),
+    ));
+    let rule = bench.service("default/chat").rules.remove(0);
+    assert!(rule.expose_attempts);
+    let timeouts = rule.timeouts.unwrap();
+    assert_eq!(timeouts.first_byte.unwrap().seconds, 2);
+    assert_eq!(timeouts.stream_lifetime.unwrap().seconds, 3600);
+    let hedge = rule.hedge.clone().unwrap();
+    assert_eq!(hedge.delay.unwrap().nanos, 50_000_000);
+    assert_eq!(hedge.max_requests, 2);
+    assert_eq!(hedge.methods, ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"]);
+    use wire::fallback::{Cause, To};
+    let causes = |fallback: &wire::Fallback| fallback.on().collect::<Vec<_>>();
+    assert_eq!(
+        causes(&rule.fallbacks[0]),
+        [
+            Cause::NoEndpoints,
+            Cause::CircuitOpen,
+            Cause::Overload,
+            Cause::ConnectFailed
+        ]
+    );
+    let Some(To::Backend(backend)) = &rule.fallbacks[0].to else {
+        panic!("{rule:?}");
+    };
+    assert_eq!((&*backend.service, backend.port), ("default/small", 8080));
+    assert_eq!(causes(&rule.fallbacks[1]), [Cause::ServerError]);
+    let response = wire::StaticResponse {
+        status: 503,
+        content_type: "text/html".into(),
+        body: "later".into(),
+    };
+    assert_eq!(rule.fallbacks[1].to, Some(To::Response(response)));
+    // Callers of the one need the other, also when its port changes.
+    bench.put(&service("small", "{ports: [{port: 9090, protocol: http}]}"));
+    let rule = bench.service("default/chat").rules.remove(0);
+    assert!(matches!(&rule.fallbacks[0].to, Some(To::Backend(backend)) if backend.port == 9090));
+    let compiled = bench.compiler.current();
+    let chat = compiled.service("default/chat").unwrap();
+    assert_eq!(chat.compiled.backends, ["default/small".into()]);
+}
+
+#[test]
 fn with_several_ports_requests_stay_on_the_port_they_came_for() {
     let mut bench = bench();
     bench.put(&service(

@@ -200,3 +200,101 @@ fn a_resource_is_given_once() {
         ]
     );
 }
+
+/// Errors and warnings of a route of `a`, next to the services `a` and `b`.
+fn check_rules(rules: &str) -> (Vec<String>, Vec<String>) {
+    let stored = service("a", "") + &service("b", "");
+    check(
+        &route(&format!("parentRefs: [{{name: a}}], rules: [{rules}]")),
+        &stored,
+    )
+}
+
+#[test]
+fn a_fallback_leads_somewhere_else() {
+    let fine = [
+        "{fallbacks: [{backendRef: {name: b}}]}",
+        "{fallbacks: [{backendRef: {name: a, subset: {version: v1}}}]}",
+        "{backendRefs: [{name: b}], fallbacks: [{backendRef: {name: a}}]}",
+        // Where one of several fails, another one may do.
+        "{backendRefs: [{name: a}, {name: b}], fallbacks: [{backendRef: {name: a}}]}",
+        "{fallbacks: [{backendRef: {name: b}}, {backendRef: {name: b, subset: {version: v1}}}]}",
+        "{fallbacks: [{on: [overload], directResponse: {statusCode: 429}}, {backendRef: {name: b}}]}",
+    ];
+    for rules in fine {
+        assert_eq!(check_rules(rules), (vec![], vec![]), "{rules}");
+    }
+    let back = [
+        "{fallbacks: [{backendRef: {name: a}}]}",
+        "{fallbacks: [{backendRef: {name: a, namespace: default, port: 80}}]}",
+        "{backendRefs: [{name: b}], fallbacks: [{backendRef: {name: b}}]}",
+        "{backendRefs: [{name: a, subset: {v: x}}], fallbacks: [{backendRef: {name: a, subset: {v: x}}}]}",
+        "{backendRefs: [{name: a}, {name: b, weight: 0}], fallbacks: [{backendRef: {name: a}}]}",
+    ];
+    for rules in back {
+        let (errors, _) = check_rules(rules);
+        assert_eq!(errors.len(), 1, "{rules}");
+        let start = "0 spec.rules[0].fallbacks[0].backendRef: leads back to service/default/";
+        assert!(errors[0].starts_with(start), "{errors:?}");
+    }
+}
+
+#[test]
+fn a_fallback_is_given_once_and_can_be_reached() {
+    let (errors, _) = check_rules(
+        "{fallbacks: [{backendRef: {name: b}}, {on: [reset], backendRef: {name: b, port: 80}}]}",
+    );
+    assert_eq!(
+        errors,
+        [
+            "0 spec.rules[0].fallbacks[1].backendRef: leads to service/default/b as spec.rules[0].fallbacks[0] does; give it once, with all of its causes"
+        ]
+    );
+    let (errors, _) = check_rules(
+        "{fallbacks: [{directResponse: {statusCode: 503}}, {on: [overload], backendRef: {name: b}}]}",
+    );
+    assert_eq!(
+        errors,
+        [
+            "0 spec.rules[0].fallbacks[1]: is never reached: a directResponse before it answers all of its causes"
+        ]
+    );
+    let (errors, warnings) =
+        check_rules("{fallbacks: [{backendRef: {name: c}}, {backendRef: {name: b, port: 81}}]}");
+    assert!(errors.is_empty(), "{errors:?}");
+    assert_eq!(
+        warnings,
+        [
+            "0 spec.rules[0].fallbacks[0].backendRef: there is no service/default/c; the fallback fails until there is",
+            "0 spec.rules[0].fallbacks[1].backendRef.port: service/default/b has no port 81; it has 80, 90",
+        ]
+    );
+}
+
+#[test]
+fn grpc_codes_without_post_are_told() {
+    let (errors, warnings) = check_rules("{retry: {grpcCodes: [unavailable]}}");
+    assert!(errors.is_empty());
+    assert_eq!(
+        warnings,
+        [
+            "0 spec.rules[0].retry.grpcCodes: has no effect: gRPC calls are POST requests, and POST is not among methods"
+        ]
+    );
+    for fine in [
+        "{}",
+        "{grpcCodes: []}",
+        "{grpcCodes: [internal], methods: [POST]}",
+    ] {
+        assert_eq!(
+            check_rules(&format!("{{retry: {fine}}}")).1,
+            [""; 0],
+            "{fine}"
+        );
+    }
+    let (_, warnings) = check(&service("a", ", retry: {grpcCodes: [aborted]}"), "");
+    assert!(
+        warnings[0].starts_with("0 spec.retry.grpcCodes: "),
+        "{warnings:?}"
+    );
+}

@@ -97,7 +97,7 @@ static GRPC_CODES: List = List {
     max: 16,
     unique: &[""],
 };
-static RETRY_METHODS: List = List {
+pub(super) static RETRY_METHODS: List = List {
     item: METHODS,
     min: 0,
     max: 8,

@@ -14,7 +14,9 @@ static TIMEOUTS: Object = Object::new(&[
     Field::optional("request", TIMEOUT),
     Field::optional("backendRequest", TIMEOUT),
     Field::optional("responseHeaders", TIMEOUT),
+    Field::optional("firstByte", TIMEOUT),
     Field::optional("streamIdle", TIMEOUT),
+    Field::optional("streamLifetime", TIMEOUT),
 ]);
 
 static TELEMETRY: Object = Object::new(&[Field::optional(

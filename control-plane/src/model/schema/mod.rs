@@ -6,6 +6,8 @@
 mod checks;
 mod common;
 mod connection_pool;
+mod fallback;
+mod hedge;
 mod limits;
 mod mesh;
 mod paths;

@@ -4,6 +4,8 @@ use serde_json::{Map, Value};
 
 use super::checks;
 use super::common::{HOSTS, LABELS, METHODS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
+use super::fallback::FALLBACKS;
+use super::hedge::HEDGE;
 use super::paths::{grpc_match, header_match, path_match, query_param_match};
 use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
@@ -119,7 +121,9 @@ static TIMEOUTS: Object = Object::new(&[
     Field::optional("request", TIMEOUT),
     Field::optional("backendRequest", TIMEOUT),
     Field::optional("responseHeaders", TIMEOUT),
+    Field::optional("firstByte", TIMEOUT),
     Field::optional("streamIdle", TIMEOUT),
+    Field::optional("streamLifetime", TIMEOUT),
 ]);
 
 static RULES: List = List {
@@ -135,6 +139,9 @@ static RULE: Object = Object::with_rule(
         Field::optional("backendRefs", Shape::List(&BACKENDS)),
         Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
         Field::optional("retry", Shape::Object(&RETRY)),
+        Field::optional("hedge", Shape::Object(&HEDGE)),
+        Field::optional("fallbacks", Shape::List(&FALLBACKS)),
+        Field::optional("exposeAttempts", Shape::Bool),
     ],
     some_backend_has_weight,
 );

@@ -87,7 +87,9 @@ static TIMEOUTS: Object = Object::new(&[
     Field::optional("request", TIMEOUT),
     Field::optional("backendRequest", TIMEOUT),
     Field::optional("responseHeaders", TIMEOUT),
+    Field::optional("firstByte", TIMEOUT),
     Field::optional("streamIdle", TIMEOUT),
+    Field::optional("streamLifetime", TIMEOUT),
     Field::optional("tcpIdle", TIMEOUT),
     Field::optional("tcpLifetime", TIMEOUT),
 ]);

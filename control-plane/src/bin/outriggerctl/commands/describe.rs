@@ -4,6 +4,7 @@ mod connections;
 mod kinds;
 pub mod limits;
 mod policy;
+mod recovery;
 mod sheet;
 mod sidecars;
 

@@ -40,7 +40,7 @@ spec:
     - path: {type: Exact, value: /gold}
     backendRefs: [{name: chat, subset: {version: v2}}]
     timeouts: {request: 30s, backendRequest: 10s}
-    retry: {attempts: 2, grpcCodes: [unavailable]}
+    retry: {attempts: 2, methods: [GET, POST], grpcCodes: [unavailable]}
   - backendRefs:
     - {name: chat, weight: 90, subset: {version: v1}}
     - {name: chat, weight: 10, subset: {version: v2}}

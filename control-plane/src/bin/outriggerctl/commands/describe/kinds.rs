@@ -8,7 +8,7 @@ use outrigger_control_plane::model::{
 use outrigger_proto::api::v1::Resource;
 
 use super::sheet::Sheet;
-use super::{Surroundings, connections, limits, policy};
+use super::{Surroundings, connections, limits, policy, recovery};
 use crate::commands::get::{endpoint_state, local, subset, word};
 use crate::output::table::Table;
 use crate::output::{age, json};
@@ -272,6 +272,13 @@ fn rule_lines(rule: &RouteRule, own: &str) -> Vec<String> {
     }
     if let Some(retry) = &rule.retry {
         field("retry", &policy::retry(retry));
+    }
+    if let Some(hedge) = &rule.hedge {
+        field("hedge", &recovery::hedge(hedge));
+    }
+    field("fallbacks", &recovery::fallbacks(&rule.fallbacks, own));
+    if rule.expose_attempts() {
+        field("shows", "x-outrigger-attempts on responses");
     }
     lines
 }

@@ -15,7 +15,9 @@ pub fn timeouts(
         ("request", timeouts.request),
         ("backendRequest", timeouts.backend_request),
         ("responseHeaders", timeouts.response_headers),
+        ("firstByte", timeouts.first_byte),
         ("streamIdle", timeouts.stream_idle),
+        ("streamLifetime", timeouts.stream_lifetime),
         ("tcpIdle", tcp[0]),
         ("tcpLifetime", tcp[1]),
     ];

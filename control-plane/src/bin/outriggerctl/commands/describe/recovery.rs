@@ -1,0 +1,37 @@
+//! Hedges and fallbacks in words.
+
+use outrigger_control_plane::model::{Fallback, Hedge};
+
+use crate::commands::get::{local, subset, word};
+
+/// `after 50ms without an answer, up to 2 requests at a time` and the methods.
+pub fn hedge(hedge: &Hedge) -> String {
+    format!(
+        "after {} without an answer, up to {} requests at a time; methods {}",
+        hedge.delay,
+        hedge.max_requests(),
+        hedge.methods().join(", ")
+    )
+}
+
+/// One line for each fallback: where it leads, and on what.
+pub fn fallbacks(fallbacks: &[Fallback], own_namespace: &str) -> String {
+    let line = |fallback: &Fallback| {
+        let to = match (&fallback.backend_ref, &fallback.direct_response) {
+            (Some(to), _) => {
+                let name = local(to.namespace.as_deref(), &to.name, own_namespace);
+                let port = to.port.map_or_else(String::new, |port| format!(":{port}"));
+                let labels = match subset(&to.subset) {
+                    labels if labels.is_empty() => labels,
+                    labels => format!(" where {labels}"),
+                };
+                format!("service {name}{port}{labels}")
+            }
+            (None, Some(response)) => format!("a response {}", response.status_code),
+            (None, None) => "nothing".to_owned(),
+        };
+        let causes: Vec<String> = fallback.on().iter().map(word).collect();
+        format!("{to} on {}", causes.join(", "))
+    };
+    fallbacks.iter().map(line).collect::<Vec<_>>().join("\n")
+}
