@@ -62,11 +62,17 @@ pub enum Reason {
     ConnectionLifetime,
     /// What came first on a connection is not what it must be: no ClientHello with a name where TLS is passed on.
     ProtocolMismatch,
+    /// The response's body did not begin in time.
+    FirstByteTimeout,
+    /// The response went on for longer than it may, after its head.
+    StreamLifetimeTimeout,
+    /// Inbound: the caller does not wait any longer.
+    DeadlineExceeded,
 }
 
 impl Reason {
     /// All reasons, in the order of their discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Reason; 27] = [
+    pub const ALL: [Reason; 30] = [
         Reason::NoRoute,
         Reason::NoEndpoints,
         Reason::ConnectFailed,
@@ -94,6 +100,9 @@ impl Reason {
         Reason::RateLimited,
         Reason::ConnectionLifetime,
         Reason::ProtocolMismatch,
+        Reason::FirstByteTimeout,
+        Reason::StreamLifetimeTimeout,
+        Reason::DeadlineExceeded,
     ];
 
     /// The word users see, kebab-case.
@@ -126,6 +135,9 @@ impl Reason {
             Reason::RateLimited => "rate-limited",
             Reason::ConnectionLifetime => "connection-lifetime",
             Reason::ProtocolMismatch => "protocol-mismatch",
+            Reason::FirstByteTimeout => "first-byte-timeout",
+            Reason::StreamLifetimeTimeout => "stream-lifetime-timeout",
+            Reason::DeadlineExceeded => "deadline-exceeded",
         }
     }
 
@@ -147,7 +159,10 @@ impl Reason {
             | Reason::PerTryTimeout
             | Reason::ResponseHeadersTimeout
             | Reason::StreamIdleTimeout
-            | Reason::ConnectionLifetime => StatusCode::GATEWAY_TIMEOUT,
+            | Reason::ConnectionLifetime
+            | Reason::FirstByteTimeout
+            | Reason::StreamLifetimeTimeout
+            | Reason::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
             Reason::UpstreamReset | Reason::UpstreamTruncated | Reason::UpgradeFailed => {
                 StatusCode::BAD_GATEWAY
             }

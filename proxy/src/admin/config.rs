@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::policy::{
-    AccessLogMode, Backend, ConnectionPool, HostEntry, InboundPort, Match, Protocol, Retry, Rule,
-    Service, Snapshot, StringMatch, Timeouts,
+    AccessLogMode, Backend, Cause, ConnectionPool, Fallback, FallbackTo, Hedge, HostEntry,
+    InboundPort, Match, Protocol, Retry, Rule, Service, Snapshot, StringMatch, Timeouts,
 };
 use crate::shared::Shared;
 
@@ -128,6 +128,9 @@ fn rule(rule: &Rule) -> Value {
         "timeouts": timeouts(&rule.timeouts),
         "retry": rule.retry.as_ref().map(retry),
         "retry_budget": { "percent": rule.budget.percent(), "min_per_second": rule.budget.min_per_second() },
+        "hedge": rule.recovery.hedge.as_ref().map(hedge),
+        "fallbacks": rule.recovery.fallbacks.iter().map(fallback).collect::<Vec<_>>(),
+        "expose_attempts": rule.recovery.expose_attempts,
     })
 }
 
@@ -176,8 +179,26 @@ fn timeouts(timeouts: &Timeouts) -> Value {
         "request_ms": timeouts.request.map(millis),
         "per_try_ms": timeouts.per_try.map(millis),
         "response_headers_ms": timeouts.response_headers.map(millis),
+        "first_byte_ms": timeouts.first_byte.map(millis),
         "stream_idle_ms": timeouts.stream_idle.map(millis),
+        "stream_lifetime_ms": timeouts.stream_lifetime.map(millis),
     })
+}
+
+fn hedge(hedge: &Hedge) -> Value {
+    json!({
+        "delay_ms": millis(hedge.delay),
+        "max_requests": hedge.max_requests,
+        "methods": hedge.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+    })
+}
+
+fn fallback(fallback: &Fallback) -> Value {
+    let causes: Vec<_> = fallback.on.iter().map(Cause::as_str).collect();
+    match &fallback.to {
+        FallbackTo::Backend(to) => json!({ "on": causes, "backend": backend(to) }),
+        FallbackTo::Response(to) => json!({ "on": causes, "response": to.status.as_u16() }),
+    }
 }
 
 fn retry(retry: &Retry) -> Value {

@@ -9,8 +9,8 @@ use super::*;
 use crate::balance::{DEFAULT_DECAY, Endpoint, EndpointSet, Policy};
 use crate::policy::{
     Backend, Detection, HeaderMatch, HostEntry, HostMatch, InboundPort, Match, MeshPolicy,
-    Protocol, QueryParamMatch, Retry, Rule, Service, ServicePort, Snapshot, StringMatch, TcpLimits,
-    Timeouts, Upstream,
+    Protocol, QueryParamMatch, Recovery, Retry, Rule, Service, ServicePort, Snapshot, StringMatch,
+    TcpLimits, Timeouts, Upstream,
 };
 use crate::resilience::{Backoff, RetryBudget};
 use crate::telemetry::metrics::Metrics;
@@ -165,6 +165,7 @@ fn snapshot() -> Snapshot {
             max_body_bytes: 65536,
         }),
         budget: Arc::new(RetryBudget::new(20, 10)),
+        recovery: Recovery::default(),
     };
     let service = Arc::new(Service {
         name: "default/chat".into(),
@@ -284,12 +285,15 @@ async fn the_configuration() {
                         "port": 80,
                     }],
                     "backends": [{ "service": "default/chat", "port": 80, "protocol": "http", "weight": 90, "endpoints": 1 }],
-                    "timeouts": { "request_ms": 30_000, "per_try_ms": null, "response_headers_ms": null, "stream_idle_ms": null },
+                    "timeouts": { "request_ms": 30_000, "per_try_ms": null, "response_headers_ms": null, "first_byte_ms": null, "stream_idle_ms": null, "stream_lifetime_ms": null },
                     "retry": {
                         "max_retries": 2, "statuses": [503], "grpc_codes": [14], "methods": ["GET"],
                         "on_reset": true, "on_timeout": false, "backoff_ms": 25, "max_backoff_ms": 250, "max_body_bytes": 65536,
                     },
                     "retry_budget": { "percent": 20, "min_per_second": 10 },
+                    "hedge": null,
+                    "fallbacks": [],
+                    "expose_attempts": false,
                 }],
             },
         },

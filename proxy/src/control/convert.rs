@@ -2,8 +2,10 @@
 //! validation is here: what passes can be put to use, and a resource that does not pass is refused alone.
 
 mod connections;
+mod recovery;
 mod service;
 
+pub(super) use recovery::{FallbackToSpec, RecoverySpec};
 pub(super) use service::{server_name, sni};
 
 use std::collections::BTreeMap;
@@ -72,6 +74,19 @@ pub(super) struct RuleSpec {
     pub retry: Option<Retry>,
     /// Percent and minimum per second.
     pub budget: (u32, u32),
+    pub recovery: RecoverySpec,
+}
+
+impl RuleSpec {
+    /// Everywhere that its requests may go.
+    pub(super) fn destinations(&self) -> impl Iterator<Item = &BackendSpec> {
+        let fallbacks = self.recovery.fallbacks.iter();
+        let fallbacks = fallbacks.filter_map(|fallback| match &fallback.to {
+            FallbackToSpec::Backend(backend) => Some(backend),
+            FallbackToSpec::Response(_) => None,
+        });
+        self.backends.iter().chain(fallbacks)
+    }
 }
 
 #[derive(Debug)]

@@ -4,6 +4,8 @@
 //! policy are the same keeps its place in the round, a service keeps its retry budget, and a service of which nothing
 //! changed is the same object in the next snapshot.
 
+mod recovery;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -137,7 +139,7 @@ impl Builder {
             let Spec::Service(service) = &held.spec else {
                 continue;
             };
-            let others = service.rules.iter().flat_map(|rule| &rule.backends);
+            let others = service.rules.iter().flat_map(|rule| rule.destinations());
             let names = others
                 .map(|backend| &backend.service)
                 .chain([&service.name]);
@@ -189,7 +191,7 @@ impl Builder {
             && service
                 .rules
                 .iter()
-                .flat_map(|rule| &rule.backends)
+                .flat_map(|rule| rule.destinations())
                 .all(|backend| is_current(&backend.upstream))
     }
 
@@ -233,10 +235,11 @@ impl Builder {
                 .entry(budget_key(service, rule))
                 .or_insert_with(|| Arc::new(RetryBudget::new(percent, minimum)))
                 .clone(),
+            recovery: self.recovery(service, rule),
         }
     }
 
-    fn backend(
+    pub(super) fn backend(
         &mut self,
         parent: &ServiceSpec,
         rule: &RuleSpec,

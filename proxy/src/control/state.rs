@@ -176,7 +176,10 @@ impl State {
         });
         for service in services {
             let rules = self.resources.service(&service).map(|spec| &spec.rules);
-            let backends = rules.into_iter().flatten().flat_map(|rule| &rule.backends);
+            let backends = rules
+                .into_iter()
+                .flatten()
+                .flat_map(|rule| rule.destinations());
             let all = backends.map(|backend| &backend.service).chain([&service]);
             for name in all {
                 names.insert(format!("service/{name}"));

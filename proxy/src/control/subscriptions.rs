@@ -126,7 +126,7 @@ fn service_of<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a Service> {
 /// Requests that went where this service's rules lead, and whether any is under way. A request leaves no other trace
 /// that costs it nothing.
 fn requests(service: &Service) -> (u64, bool) {
-    let backends = service.rules.iter().flat_map(|rule| &rule.backends);
+    let backends = service.rules.iter().flat_map(|rule| rule.destinations());
     let sets = backends.map(|backend| &backend.endpoints);
     sets.chain([&service.upstream.endpoints])
         .flat_map(|set| set.endpoints())

@@ -124,7 +124,10 @@ fn grpc_code(reason: Reason) -> u16 {
         | Reason::PerTryTimeout
         | Reason::ResponseHeadersTimeout
         | Reason::StreamIdleTimeout
-        | Reason::ConnectionLifetime => DEADLINE_EXCEEDED,
+        | Reason::ConnectionLifetime
+        | Reason::FirstByteTimeout
+        | Reason::StreamLifetimeTimeout
+        | Reason::DeadlineExceeded => DEADLINE_EXCEEDED,
         Reason::ClientGone => CANCELLED,
         Reason::HeadTooLarge | Reason::RateLimited => RESOURCE_EXHAUSTED,
         Reason::BadRequest

@@ -6,6 +6,7 @@
 
 mod connection;
 pub mod matching;
+mod recovery;
 mod split;
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use crate::telemetry::metrics::RequestMetrics;
 
 pub use connection::{ConnectionPool, Detection, KeepAlive, TcpLimits};
 pub use matching::{GrpcMatch, HeaderMatch, HostMatch, Match, QueryParamMatch, StringMatch};
+pub use recovery::{Cause, Causes, Fallback, FallbackTo, Hedge, Recovery, StaticResponse};
 pub use split::Turns;
 
 /// Everything the data path needs to know, at one version.
@@ -46,7 +48,7 @@ impl Snapshot {
         let mut by_name = std::collections::BTreeMap::new();
         for service in self.services.values() {
             by_name.insert(&service.upstream.service, &service.upstream);
-            for backend in service.rules.iter().flat_map(|rule| &rule.backends) {
+            for backend in service.rules.iter().flat_map(|rule| rule.destinations()) {
                 by_name
                     .entry(&backend.upstream.service)
                     .or_insert(&backend.upstream);
@@ -160,6 +162,7 @@ pub struct Rule {
     pub retry: Option<Retry>,
     /// Shared by all rules of the service; survives changes of configuration.
     pub budget: Arc<RetryBudget>,
+    pub recovery: Recovery,
 }
 
 #[derive(Debug)]
@@ -185,8 +188,12 @@ pub struct Timeouts {
     pub per_try: Option<Duration>,
     /// From the request's head to the response's head, over all tries.
     pub response_headers: Option<Duration>,
+    /// From the request's head to the first byte of the response's body, over all tries.
+    pub first_byte: Option<Duration>,
     /// Between two chunks, either way, after the response's head.
     pub stream_idle: Option<Duration>,
+    /// From the response's head to its last byte.
+    pub stream_lifetime: Option<Duration>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

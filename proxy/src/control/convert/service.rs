@@ -8,6 +8,7 @@ use outrigger_proto::dataplane::v1 as wire;
 use rustls_pki_types::ServerName;
 use wire::string_match::Kind;
 
+use super::recovery::recovery;
 use super::{
     BackendSpec, Reason, RuleSpec, ServiceSpec, connections, known, list, port, protocol, timeout,
 };
@@ -97,14 +98,7 @@ fn load_balancing(
 }
 
 fn rule(rule: &wire::Rule) -> Result<RuleSpec, Reason> {
-    let backends = list("backends", &rule.backends, |backend: &wire::Backend| {
-        Ok(BackendSpec {
-            service: super::service_name("service", &backend.service)?,
-            port: port("port", backend.port)?,
-            weight: backend.weight,
-            subset: backend.subset.clone().into_iter().collect(),
-        })
-    })?;
+    let backends = list("backends", &rule.backends, backend)?;
     let total_weight = backends
         .iter()
         .try_fold(0_u32, |sum, backend| sum.checked_add(backend.weight))
@@ -128,6 +122,16 @@ fn rule(rule: &wire::Rule) -> Result<RuleSpec, Reason> {
             .map_err(|problem| format!("timeouts.{problem}"))?,
         retry,
         budget,
+        recovery: recovery(rule)?,
+    })
+}
+
+pub(super) fn backend(backend: &wire::Backend) -> Result<BackendSpec, Reason> {
+    Ok(BackendSpec {
+        service: super::service_name("service", &backend.service)?,
+        port: port("port", backend.port)?,
+        weight: backend.weight,
+        subset: backend.subset.clone().into_iter().collect(),
     })
 }
 
@@ -206,7 +210,7 @@ fn whole_value(
     }
 }
 
-fn method(field: &str, text: &str) -> Result<Method, Reason> {
+pub(super) fn method(field: &str, text: &str) -> Result<Method, Reason> {
     Method::from_bytes(text.as_bytes())
         .map_err(|_| format!("{field}: {text:?} is not an HTTP method"))
 }
@@ -219,7 +223,9 @@ fn timeouts(wire: Option<&wire::Timeouts>) -> Result<Timeouts, Reason> {
         request: timeout("request", wire.request)?,
         per_try: timeout("per_try", wire.per_try)?,
         response_headers: timeout("response_headers", wire.response_headers)?,
+        first_byte: timeout("first_byte", wire.first_byte)?,
         stream_idle: timeout("stream_idle", wire.stream_idle)?,
+        stream_lifetime: timeout("stream_lifetime", wire.stream_lifetime)?,
     })
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::balance::{DEFAULT_DECAY, EndpointSet, Policy};
-use crate::policy::{Protocol, Timeouts, Upstream};
+use crate::policy::{Protocol, Recovery, Timeouts, Upstream};
 use crate::resilience::RetryBudget;
 use crate::telemetry::Direction;
 use crate::telemetry::metrics::Metrics;
@@ -45,6 +45,7 @@ fn rule(matches: Vec<Match>, weights: &[u32]) -> Arc<Rule> {
         timeouts: Timeouts::default(),
         retry: None,
         budget: Arc::new(RetryBudget::new(20, 10)),
+        recovery: Recovery::default(),
     })
 }
 

@@ -22,8 +22,9 @@ use crate::config::LogFormat;
 use crate::control::lookup::Lookups;
 use crate::drain::Drain;
 use crate::policy::{
-    AccessLogMode, Backend, ConnectionPool, Detection, HostEntry, InboundPort, Protocol, Retry,
-    Rule, Service, ServicePort, Snapshot, TcpLimits, Timeouts, Upstream,
+    AccessLogMode, Backend, Causes, ConnectionPool, Detection, Fallback, FallbackTo, Hedge,
+    HostEntry, InboundPort, Protocol, Recovery, Retry, Rule, Service, ServicePort, Snapshot,
+    StaticResponse, TcpLimits, Timeouts, Upstream,
 };
 use crate::resilience::{Backoff, RetryBudget};
 use crate::runtime::{Bindings, Bound, TcpBinding, Worker, Workers, spawn};
@@ -172,6 +173,18 @@ pub(super) struct Calls {
     pub(super) pool: ConnectionPool,
     pub(super) detection: Detection,
     pub(super) policy: Policy,
+    pub(super) hedge: Option<Hedge>,
+    pub(super) fallbacks: Vec<(Causes, Onto)>,
+    pub(super) expose_attempts: bool,
+}
+
+/// Where a fallback leads.
+#[derive(Clone)]
+#[allow(dead_code, reason = "for tests that follow with the data path")]
+pub(super) enum Onto {
+    /// To a service of this name with these plaintext endpoints.
+    Service(&'static str, Vec<SocketAddr>),
+    Response(StaticResponse),
 }
 
 impl Default for Calls {
@@ -187,6 +200,9 @@ impl Default for Calls {
             detection: Detection::default(),
             // Tests know the order.
             policy: Policy::RoundRobin,
+            hedge: None,
+            fallbacks: Vec::new(),
+            expose_attempts: false,
         }
     }
 }
@@ -266,6 +282,7 @@ impl Calls {
             timeouts: self.timeouts.clone(),
             retry: self.retry.clone(),
             budget: Arc::new(RetryBudget::new(20, 10)),
+            recovery: self.recovery(metrics),
         };
         let service = Arc::new(Service {
             name: Arc::clone(&name),
@@ -290,6 +307,55 @@ impl Calls {
         snapshot.hosts.insert("nobody".into(), HostEntry::Absent);
         snapshot.services.insert(name, service);
         snapshot
+    }
+}
+
+impl Calls {
+    fn recovery(&self, metrics: &Metrics) -> Recovery {
+        let fallback = |(on, onto): &(Causes, Onto)| {
+            let (name, to) = match onto {
+                Onto::Response(response) => ("response", FallbackTo::Response(response.clone())),
+                Onto::Service(name, endpoints) => {
+                    let backend = self.backend(metrics, name, endpoints);
+                    (*name, FallbackTo::Backend(Box::new(backend)))
+                }
+            };
+            Fallback {
+                on: *on,
+                to,
+                name: Arc::from(name),
+                mark: name.try_into().unwrap(),
+                metrics: metrics.fallback("default/chat", "default/all", name),
+            }
+        };
+        Recovery {
+            hedge: self.hedge.clone(),
+            fallbacks: self.fallbacks.iter().map(fallback).collect(),
+            expose_attempts: self.expose_attempts,
+        }
+    }
+
+    /// Another service that requests to `default/chat` go to.
+    fn backend(&self, metrics: &Metrics, name: &str, endpoints: &[SocketAddr]) -> Backend {
+        let endpoints = endpoints.iter().map(|at| endpoint(*at, false)).collect();
+        let decay = Duration::from_secs(10);
+        let endpoints = Arc::new(EndpointSet::new(self.policy, decay, endpoints));
+        Backend {
+            upstream: Arc::new(Upstream {
+                service: Arc::from(name),
+                ports: Vec::new(),
+                identities: Vec::new(),
+                connect_timeout: self.connect_timeout,
+                pool: Arc::new(self.pool.clone()),
+                endpoints: Arc::clone(&endpoints),
+            }),
+            port: 80,
+            protocol: self.protocol,
+            weight: 1,
+            endpoints,
+            server_name: SNI.try_into().unwrap(),
+            metrics: metrics.request(Direction::Outbound, "default/chat", "default/all", name),
+        }
     }
 }
 

@@ -79,6 +79,10 @@ catalog! {
         "Requests sent again, by what went wrong before.");
     RETRIES_REFUSED = counter("outrigger_retries_refused_total", &["service", "route", "why"],
         "Failures that the policy retries and that were not retried, by why.");
+    HEDGES = counter("outrigger_hedges_total", &["service", "route", "result"],
+        "Requests whose answer was slow to come and that were sent once more, or were not, by what came of it.");
+    FALLBACKS = counter("outrigger_fallbacks_total", &["service", "route", "cause", "to"],
+        "Requests handed to a fallback, by what had failed before and where they went.");
     ENDPOINTS = gauge("outrigger_endpoints", &["service", "state"],
         "Endpoints of the services in use, as this sidecar sees them.");
     CONFIG_VERSION = gauge("outrigger_config_version", &[],

@@ -73,13 +73,21 @@ fn requests(page: &mut Page, metrics: &Metrics) {
         page.add(catalog::IN_FLIGHT, &labels, totals.in_flight as f64);
     }
     for ((name, service, route, word), count) in retries {
-        let family = if name == catalog::RETRIES.name {
-            catalog::RETRIES
-        } else {
-            catalog::RETRIES_REFUSED
-        };
-        page.add(family, &[service, route, word], count as f64);
+        let families = [catalog::RETRIES, catalog::RETRIES_REFUSED, catalog::HEDGES];
+        let family = families.into_iter().find(|family| family.name == name);
+        if let Some(family) = family {
+            page.add(family, &[service, route, word], count as f64);
+        }
     }
+    metrics.fallbacks.each_count(|labels, cause, count| {
+        let values = [
+            &*labels.service,
+            &*labels.route,
+            cause.as_str(),
+            &*labels.to,
+        ];
+        page.add(catalog::FALLBACKS, &values, count as f64);
+    });
 }
 
 type RetryLabels<'a> = (&'static str, &'a str, &'a str, &'static str);
@@ -95,7 +103,13 @@ fn add_retries<'a>(sums: &mut BTreeMap<RetryLabels<'a>, u64>, kind: &'a RequestM
         .retries
         .read_refused()
         .map(|(why, n)| (catalog::RETRIES_REFUSED.name, why.as_str(), n));
-    for (name, word, count) in made.chain(refused).filter(|(_, _, count)| *count > 0) {
+    let hedges = kind
+        .retries
+        .hedges
+        .read()
+        .map(|(result, n)| (catalog::HEDGES.name, result.as_str(), n));
+    let all = made.chain(refused).chain(hedges);
+    for (name, word, count) in all.filter(|(_, _, count)| *count > 0) {
         *sums.entry((name, service, route, word)).or_default() += count;
     }
 }

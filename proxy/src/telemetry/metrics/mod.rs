@@ -8,6 +8,7 @@ mod connection;
 mod exposition;
 mod histogram;
 mod process;
+mod recovery;
 mod request;
 
 use std::collections::{HashMap, HashSet};
@@ -21,6 +22,7 @@ use crate::tls::HandshakeFailure;
 
 pub use connection::{OpenConnection, Side, Wire};
 pub(crate) use exposition::CONTENT_TYPE;
+pub use recovery::{FallbackMetrics, HedgeResult};
 pub use request::{RequestMetrics, RetryCause, RetryRefusal, RouteRetries};
 
 use connection::{Connections, Handshakes};
@@ -43,6 +45,7 @@ pub struct Metrics {
     kinds: Mutex<Kinds>,
     connections: Arc<Connections>,
     handshakes: Handshakes,
+    fallbacks: recovery::Fallbacks,
     rejections: Rejections,
     config_updates: AtomicU64,
     control_plane_connected: AtomicBool,
@@ -76,6 +79,12 @@ impl Metrics {
         peer: &str,
     ) -> Arc<RequestMetrics> {
         self.kinds().get(direction, service, route, peer)
+    }
+
+    /// Handles for a fallback of a route, with the same names as [`request`](Self::request). `to`: what the fallback is called.
+    /// Takes a lock and allocates: call it when a snapshot is built.
+    pub fn fallback(&self, service: &str, route: &str, to: &str) -> Arc<FallbackMetrics> {
+        self.fallbacks.get(service, route, to)
     }
 
     /// Counts a connection as open until the value is dropped.

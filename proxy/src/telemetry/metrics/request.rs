@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use super::histogram::Histogram;
+use super::recovery::Hedges;
 use crate::balance::clock::nanos;
 use crate::error::Reason;
 use crate::telemetry::{Direction, Outcome};
@@ -238,15 +239,21 @@ pub enum RetryRefusal {
     Method,
     /// All tries were used.
     Attempts,
+    /// The server asked for a longer pause than the policy's longest, or not to be asked again.
+    Pushback,
+    /// The next try would begin after the request's time is up.
+    Deadline,
 }
 
 impl RetryRefusal {
     /// In the order of the discriminants.
-    pub const ALL: [RetryRefusal; 4] = [
+    pub const ALL: [RetryRefusal; 6] = [
         RetryRefusal::Budget,
         RetryRefusal::BodyTooLarge,
         RetryRefusal::Method,
         RetryRefusal::Attempts,
+        RetryRefusal::Pushback,
+        RetryRefusal::Deadline,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -255,6 +262,8 @@ impl RetryRefusal {
             RetryRefusal::BodyTooLarge => "body-too-large",
             RetryRefusal::Method => "method",
             RetryRefusal::Attempts => "attempts",
+            RetryRefusal::Pushback => "pushback",
+            RetryRefusal::Deadline => "deadline",
         }
     }
 }
@@ -264,6 +273,7 @@ impl RetryRefusal {
 pub struct RouteRetries {
     made: [AtomicU64; RetryCause::ALL.len()],
     refused: [AtomicU64; RetryRefusal::ALL.len()],
+    pub hedges: Hedges,
 }
 
 impl RouteRetries {

@@ -1,0 +1,113 @@
+//! Hedges and fallbacks.
+
+use bytes::Bytes;
+use http::{HeaderValue, StatusCode};
+use outrigger_proto::dataplane::v1 as wire;
+use wire::fallback::{Cause as WireCause, To};
+
+use super::service::{backend, method};
+use super::{BackendSpec, Reason, known, list, timeout};
+use crate::policy::{Cause, Causes, Hedge, StaticResponse};
+
+/// [`Recovery`](crate::policy::Recovery), with names in place of backends.
+#[derive(Debug, Default)]
+pub(in crate::control) struct RecoverySpec {
+    pub hedge: Option<Hedge>,
+    pub fallbacks: Vec<FallbackSpec>,
+    pub expose_attempts: bool,
+}
+
+#[derive(Debug)]
+pub(in crate::control) struct FallbackSpec {
+    pub on: Causes,
+    pub to: FallbackToSpec,
+}
+
+#[derive(Debug)]
+pub(in crate::control) enum FallbackToSpec {
+    Backend(BackendSpec),
+    Response(StaticResponse),
+}
+
+/// Requests under way at the same time, where it is not said.
+const MAX_REQUESTS: u32 = 2;
+
+pub(super) fn recovery(rule: &wire::Rule) -> Result<RecoverySpec, Reason> {
+    let hedge = rule
+        .hedge
+        .as_ref()
+        .map(|wire| hedge(wire).map_err(|problem| format!("hedge.{problem}")));
+    Ok(RecoverySpec {
+        hedge: hedge.transpose()?,
+        fallbacks: list("fallbacks", &rule.fallbacks, fallback)?,
+        expose_attempts: rule.expose_attempts,
+    })
+}
+
+fn hedge(wire: &wire::Hedge) -> Result<Hedge, Reason> {
+    let delay = timeout("delay", wire.delay)?.ok_or("delay: unset; it has no default")?;
+    let max_requests = match wire.max_requests {
+        0 => MAX_REQUESTS,
+        1 => return Err("max_requests: 1 is the request itself; at least 2 are wanted".into()),
+        number => number,
+    };
+    Ok(Hedge {
+        delay,
+        max_requests,
+        methods: list("methods", &wire.methods, |text| method("", text))?,
+    })
+}
+
+fn fallback(wire: &wire::Fallback) -> Result<FallbackSpec, Reason> {
+    let on: Vec<Cause> = list("on", &wire.on, |number| cause(*number))?;
+    if on.is_empty() {
+        return Err("on: empty; it would never be used".into());
+    }
+    let to = match &wire.to {
+        Some(To::Backend(wire)) => {
+            FallbackToSpec::Backend(backend(wire).map_err(|problem| format!("backend.{problem}"))?)
+        }
+        Some(To::Response(wire)) => FallbackToSpec::Response(
+            response(wire).map_err(|problem| format!("response.{problem}"))?,
+        ),
+        None => return Err("to: neither a backend nor a response".into()),
+    };
+    Ok(FallbackSpec {
+        on: on.into_iter().collect(),
+        to,
+    })
+}
+
+fn cause(number: i32) -> Result<Cause, Reason> {
+    match known::<WireCause>("", number)? {
+        WireCause::Unspecified => Err(": unset".into()),
+        WireCause::NoEndpoints => Ok(Cause::NoEndpoints),
+        WireCause::CircuitOpen => Ok(Cause::CircuitOpen),
+        WireCause::Overload => Ok(Cause::Overload),
+        WireCause::ConnectFailed => Ok(Cause::ConnectFailed),
+        WireCause::Reset => Ok(Cause::Reset),
+        WireCause::FirstByteTimeout => Ok(Cause::FirstByteTimeout),
+        WireCause::ServerError => Ok(Cause::ServerError),
+    }
+}
+
+fn response(wire: &wire::StaticResponse) -> Result<StaticResponse, Reason> {
+    let status = u16::try_from(wire.status)
+        .ok()
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .filter(|status| !status.is_informational())
+        .ok_or_else(|| format!("status: {} is not the status of a response", wire.status))?;
+    let content_type = match (wire.content_type.as_str(), wire.body.is_empty()) {
+        ("", true) => None,
+        ("", false) => Some(HeaderValue::from_static("text/plain; charset=utf-8")),
+        (text, _) => Some(
+            HeaderValue::from_str(text)
+                .map_err(|_| format!("content_type: {text:?} is not a header's value"))?,
+        ),
+    };
+    Ok(StaticResponse {
+        status,
+        content_type,
+        body: Bytes::from(wire.body.clone()),
+    })
+}

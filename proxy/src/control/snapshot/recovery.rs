@@ -1,0 +1,47 @@
+//! Fallbacks of rules, with what they lead to.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use super::Builder;
+use crate::control::convert::{FallbackToSpec, RuleSpec, ServiceSpec};
+use crate::policy::{Fallback, FallbackTo, Recovery};
+
+/// What a fallback to a response is called.
+const RESPONSE: &str = "response";
+
+impl Builder {
+    pub(super) fn recovery(&mut self, service: &ServiceSpec, rule: &RuleSpec) -> Recovery {
+        let mut fallbacks = Vec::with_capacity(rule.recovery.fallbacks.len());
+        for fallback in &rule.recovery.fallbacks {
+            let (name, to) = match &fallback.to {
+                FallbackToSpec::Response(response) => {
+                    (RESPONSE.into(), FallbackTo::Response(response.clone()))
+                }
+                FallbackToSpec::Backend(backend) => {
+                    let name: Arc<str> = Arc::clone(&backend.service);
+                    // Every destination was built before, under a name that was checked.
+                    let Some(backend) = self.backend(service, rule, backend) else {
+                        continue;
+                    };
+                    (name, FallbackTo::Backend(Box::new(backend)))
+                }
+            };
+            fallbacks.push(Fallback {
+                on: fallback.on,
+                to,
+                // A name has only characters that a header may have.
+                mark: HeaderValue::from_str(&name)
+                    .unwrap_or_else(|_| HeaderValue::from_static(RESPONSE)),
+                metrics: self.metrics.fallback(&service.name, &rule.route, &name),
+                name,
+            });
+        }
+        Recovery {
+            hedge: rule.recovery.hedge.clone(),
+            fallbacks: fallbacks.into(),
+            expose_attempts: rule.recovery.expose_attempts,
+        }
+    }
+}
