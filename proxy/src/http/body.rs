@@ -8,13 +8,15 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::error::Reason;
-use crate::pool::{Http1Lease, Http2Lease};
+use crate::pool::{Http1Response, Http2Lease, ResponseError, Upgraded};
 
 /// Why a body ended early.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
     #[error("HTTP/1: {0}")]
     Http1(#[from] hyper::Error),
+    #[error("HTTP/1: {0}")]
+    Http1Response(#[from] ResponseError),
     #[error("HTTP/2: {0}")]
     Http2(#[from] h2::Error),
     /// By one of our own clocks.
@@ -36,7 +38,7 @@ impl BodyError {
                 }
                 Some(reason) => reason,
             },
-            BodyError::Http1(_) => h2::Reason::INTERNAL_ERROR,
+            BodyError::Http1(_) | BodyError::Http1Response(_) => h2::Reason::INTERNAL_ERROR,
             BodyError::Clock(_) | BodyError::Superseded => h2::Reason::CANCEL,
         }
     }
@@ -46,16 +48,20 @@ impl BodyError {
 #[derive(Debug)]
 pub(crate) enum Source {
     Empty,
+    /// A response's, read with its head.
+    Whole(Bytes),
+    /// A request's.
     Http1(Http1Source),
+    Http1Response(Box<Http1Response>),
     Http2(Http2Source),
+    /// No body: the connection itself, which speaks another protocol now.
+    Upgraded(Box<Upgraded>),
 }
 
 #[derive(Debug)]
 pub(crate) struct Http1Source {
     incoming: Incoming,
     ended: bool,
-    /// A response's connection, for the next request. `None` for requests.
-    lease: Option<Http1Lease>,
 }
 
 #[derive(Debug)]
@@ -69,19 +75,24 @@ pub(crate) struct Http2Source {
 }
 
 impl Source {
-    /// A request's body, or a response's with the connection that it comes from.
-    pub(crate) fn http1(incoming: Incoming, lease: Option<Http1Lease>) -> Source {
+    /// A request's body.
+    pub(crate) fn http1(incoming: Incoming) -> Source {
         if incoming.is_end_stream() {
-            if let Some(lease) = lease {
-                lease.give_back();
-            }
             return Source::Empty;
         }
         Source::Http1(Http1Source {
             incoming,
             ended: false,
-            lease,
         })
+    }
+
+    /// A body that is there.
+    pub(crate) fn whole(bytes: Bytes) -> Source {
+        if bytes.is_empty() {
+            Source::Empty
+        } else {
+            Source::Whole(bytes)
+        }
     }
 
     /// A request's body, or a response's with its place on the connection.
@@ -107,15 +118,26 @@ impl Body for Source {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match &mut *self {
-            Source::Empty => Poll::Ready(None),
+            Source::Empty | Source::Upgraded(_) => Poll::Ready(None),
+            Source::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Source::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
             Source::Http1(source) => source.poll(cx),
+            Source::Http1Response(source) => {
+                let frame = ready!(Pin::new(source).poll_frame(cx));
+                Poll::Ready(frame.map(|result| result.map_err(BodyError::from)))
+            }
             Source::Http2(source) => source.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Source::Empty => true,
+            Source::Empty | Source::Upgraded(_) => true,
+            Source::Whole(_) => false,
+            Source::Http1Response(source) => source.is_end_stream(),
             Source::Http1(source) => source.ended || source.incoming.is_end_stream(),
             Source::Http2(source) => source.ended || source.stream.is_end_stream(),
         }
@@ -123,7 +145,9 @@ impl Body for Source {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Source::Empty => SizeHint::with_exact(0),
+            Source::Empty | Source::Upgraded(_) => SizeHint::with_exact(0),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Http1Response(source) => source.size_hint(),
             Source::Http1(source) => source.incoming.size_hint(),
             // Where the length is known, the header says it.
             Source::Http2(_) => SizeHint::default(),
@@ -140,26 +164,14 @@ impl Http1Source {
         match frame {
             Some(Ok(frame)) => {
                 // Nothing follows trailers, and nobody asks whether something does.
-                if frame.is_trailers() || self.incoming.is_end_stream() {
-                    self.end();
-                }
+                self.ended = frame.is_trailers() || self.incoming.is_end_stream();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(error)) => {
-                self.lease = None;
-                Poll::Ready(Some(Err(error.into())))
-            }
+            Some(Err(error)) => Poll::Ready(Some(Err(error.into()))),
             None => {
-                self.end();
+                self.ended = true;
                 Poll::Ready(None)
             }
-        }
-    }
-
-    fn end(&mut self) {
-        self.ended = true;
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
         }
     }
 }

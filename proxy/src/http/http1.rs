@@ -65,7 +65,7 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
         service_fn(move |request: Request<Incoming>| {
             meter.head_done();
             http10.set(request.version() == Version::HTTP_10);
-            let request = request.map(|incoming| Source::http1(incoming, None));
+            let request = request.map(Source::http1);
             let answer = Rc::clone(&handler).handle(request, Arc::clone(&meter.interim));
             async move { Ok::<_, Infallible>(answer.await) }
         })

@@ -1,21 +1,36 @@
 //! HTTP/1.1 towards upstreams: one request at a time on a connection, kept for the next one.
+//!
+//! A client of our own, for the sake of token streams: whoever wants a response's next bytes reads them from the socket
+//! itself. hyper has a task for each connection, and a queue and two more wake-ups between the socket and the reader.
+
+mod body;
+mod chunked;
+mod exchange;
+mod head;
+mod request;
+mod response;
+mod socket;
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use http::{Request, Response};
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use super::{Alpn, Failure, HTTP1_IDLE, Path, Place, connect};
 use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::replay::RequestBody;
-use crate::telemetry::metrics::{Side, Wire};
+use crate::listener::Stream;
+use crate::telemetry::metrics::{OpenConnection, Side, Wire};
 
-/// Most bytes of a response's head, and of what is buffered for writing.
-const MAX_BUFFER: usize = 128 * 1024;
+use body::End;
+use exchange::{Answer, ExchangeError, exchange};
+use head::Framing;
+use request::Outgoing;
+use response::{Connection, Sending};
+use socket::Socket;
+
+pub(crate) use response::{Http1Response, ResponseError};
 
 /// Most idle connections that are kept to one place. More were needed once, at a peak.
 const MAX_IDLE: usize = 512;
@@ -28,12 +43,12 @@ pub(super) struct Idle {
 
 #[derive(Debug)]
 struct IdleConnection {
-    send: SendRequest<RequestBody>,
+    socket: Socket,
     since: Instant,
 }
 
 impl Idle {
-    fn take(&mut self) -> Option<SendRequest<RequestBody>> {
+    fn take(&mut self) -> Option<Socket> {
         let now = Instant::now();
         // The last one is the one least likely to be closed by the other side in this very moment.
         while let Some(idle) = self.connections.pop() {
@@ -42,17 +57,17 @@ impl Idle {
                 self.connections.clear();
                 return None;
             }
-            if idle.send.is_ready() {
-                return Some(idle.send);
+            if idle.socket.is_quiet() {
+                return Some(idle.socket);
             }
         }
         None
     }
 
-    fn put(&mut self, send: SendRequest<RequestBody>) {
+    fn put(&mut self, socket: Socket) {
         if self.connections.len() < MAX_IDLE {
             self.connections.push(IdleConnection {
-                send,
+                socket,
                 since: Instant::now(),
             });
         }
@@ -60,7 +75,7 @@ impl Idle {
 
     pub(super) fn sweep(&mut self, now: Instant) {
         self.connections
-            .retain(|idle| !idle.send.is_closed() && now.duration_since(idle.since) < HTTP1_IDLE);
+            .retain(|idle| now.duration_since(idle.since) < HTTP1_IDLE && idle.socket.is_quiet());
         if self.connections.is_empty() {
             self.connections = Vec::new();
         }
@@ -71,135 +86,145 @@ impl Idle {
     }
 }
 
-/// A connection in use by one request.
+/// Where a connection goes when its response has come to its end.
+#[derive(Debug)]
 pub(crate) struct Http1Lease {
-    send: SendRequest<RequestBody>,
     place: Rc<Place>,
 }
 
-impl std::fmt::Debug for Http1Lease {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http1Lease").finish_non_exhaustive()
-    }
-}
-
 impl Http1Lease {
-    /// The response was read to its end.
-    pub(crate) fn give_back(self) {
-        let Http1Lease { mut send, place } = self;
-        if send.is_ready() {
-            place.keep(send);
-        } else if !send.is_closed() {
-            // The request's last bytes are still on their way.
-            tokio::task::spawn_local(async move {
-                let ready = tokio::time::timeout(HTTP1_IDLE, send.ready()).await;
-                if let Ok(Ok(())) = ready {
-                    place.keep(send);
-                }
-            });
+    fn give_back(self, socket: Socket) {
+        if !self.place.closed.get() {
+            self.place.http1.borrow_mut().put(socket);
         }
     }
 }
 
-impl Place {
-    fn keep(&self, send: SendRequest<RequestBody>) {
-        if !self.closed.get() {
-            self.http1.borrow_mut().put(send);
-        }
-    }
+/// A connection that speaks another protocol from now on.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) stream: Stream,
+    pub(crate) _open: OpenConnection,
 }
 
-/// Sends a request on a pooled connection, or on a new one. `request` makes it, once for each connection that is tried.
+/// Sends a request on a pooled connection, or on a new one.
 pub(crate) async fn send(
     path: Path<'_>,
-    request: impl Fn() -> Request<RequestBody>,
+    request: impl FnOnce() -> Request<RequestBody>,
 ) -> Result<Response<Source>, Failure> {
     let place = path.worker.pool.place(path.target);
     place.used_at.set(Instant::now());
+    let mut outgoing = Outgoing::new(request(), false);
     loop {
         let pooled = place.http1.borrow_mut().take();
-        let reused = pooled.is_some();
-        let mut send = match pooled {
-            Some(send) => send,
-            None => Box::pin(open(path, false)).await?,
+        let is_reused = pooled.is_some();
+        let socket = match pooled {
+            Some(socket) => socket,
+            None => Box::pin(open(path)).await?,
         };
-        let sent = send.try_send_request(path.with_interim(request()));
-        let mut error = match sent.await {
-            Ok(response) => {
-                let lease = Http1Lease { send, place };
-                return Ok(response.map(|incoming| Source::http1(incoming, Some(lease))));
+        let error = match exchange(&socket, &mut outgoing, path.interim).await {
+            Ok(answer) => {
+                let lease = answer.head.keep_alive.then_some(Http1Lease { place });
+                return Ok(into_response(answer, outgoing, socket, lease));
             }
             Err(error) => error,
         };
-        // The message comes back where nothing of it was written.
-        let unsent = error.take_message().is_some();
-        if reused {
+        tracing::debug!(%error, "no answer");
+        let is_stale = is_reused && matches!(error, ExchangeError::Closed);
+        if is_stale {
             // The others have been idle for longer: what closed this one may have closed them.
             place.http1.take();
-            if unsent {
+            if !outgoing.has_begun() {
                 continue;
             }
         }
-        return Err(Failure {
-            reason: Reason::UpstreamReset,
-            unprocessed: unsent,
-            stale: reused,
-        });
+        return Err(failure(&error, &outgoing, is_stale));
     }
 }
 
 /// Sends a request that may turn its connection into something else, on a connection of its own.
 pub(crate) async fn send_for_upgrade(
     path: Path<'_>,
-    request: impl Fn() -> Request<RequestBody>,
+    request: impl FnOnce() -> Request<RequestBody>,
 ) -> Result<Response<Source>, Failure> {
-    let mut send = open(path, true).await?;
-    match send.send_request(request()).await {
-        Ok(response) => Ok(response.map(|incoming| Source::http1(incoming, None))),
-        Err(_) => Err(Failure {
-            reason: Reason::UpstreamReset,
-            unprocessed: false,
-            stale: false,
-        }),
-    }
-}
-
-impl Path<'_> {
-    /// Has interim responses passed on.
-    fn with_interim(&self, mut request: Request<RequestBody>) -> Request<RequestBody> {
-        if let Some(interim) = self.interim {
-            let interim = Arc::clone(interim);
-            hyper::ext::on_informational(&mut request, move |response| {
-                interim.push(response.status(), response.headers());
-            });
+    let socket = open(path).await?;
+    let mut outgoing = Outgoing::new(request(), true);
+    match exchange(&socket, &mut outgoing, None).await {
+        Ok(answer) if answer.head.framing == Framing::Upgrade => {
+            let Answer { head, beyond, .. } = answer;
+            let Some((mut stream, open)) = socket.into_stream() else {
+                return Err(Failure::before(Reason::UpstreamReset));
+            };
+            stream.unread(beyond);
+            let upgraded = Upgraded {
+                stream,
+                _open: open,
+            };
+            let source = Source::Upgraded(Box::new(upgraded));
+            Ok(Response::from_parts(head.parts, source))
         }
-        request
+        Ok(answer) => Ok(into_response(answer, outgoing, socket, None)),
+        Err(error) => {
+            tracing::debug!(%error, "no answer");
+            Err(failure(&error, &outgoing, false))
+        }
     }
 }
 
-/// A new connection, its task running.
-async fn open(path: Path<'_>, upgrade: bool) -> Result<SendRequest<RequestBody>, Failure> {
-    let stream = connect(path.worker, *path.target, Alpn::Http1)
-        .await?
-        .stream;
+fn failure(error: &ExchangeError, outgoing: &Outgoing, is_stale: bool) -> Failure {
+    let is_closed = matches!(error, ExchangeError::Closed);
+    Failure {
+        reason: Reason::UpstreamReset,
+        unprocessed: is_closed && !outgoing.has_begun(),
+        stale: is_stale,
+    }
+}
+
+fn into_response(
+    answer: Answer,
+    outgoing: Outgoing,
+    socket: Socket,
+    lease: Option<Http1Lease>,
+) -> Response<Source> {
+    let Answer {
+        head,
+        incoming,
+        is_sent,
+        ..
+    } = answer;
+    let Some(end) = incoming.end else {
+        // A task: the server may want the rest before it says more, and a client may send it before it reads more.
+        let sending = (!is_sent).then(|| Sending::start(outgoing, socket.clone()));
+        let connection = Connection {
+            socket,
+            lease,
+            sending,
+        };
+        let body = Http1Response::new(incoming, Some(connection));
+        return Response::from_parts(head.parts, Source::Http1Response(Box::new(body)));
+    };
+    // All of it came with the head.
+    if let Some(lease) = lease
+        && is_sent
+        && end == End::Clean
+    {
+        lease.give_back(socket);
+    }
+    let source = if incoming.trailers.is_none() {
+        Source::whole(incoming.data)
+    } else {
+        Source::Http1Response(Box::new(Http1Response::new(incoming, None)))
+    };
+    Response::from_parts(head.parts, source)
+}
+
+/// A new connection.
+async fn open(path: Path<'_>) -> Result<Socket, Failure> {
+    let connected = connect(path.worker, *path.target, Alpn::Http1).await?;
     let metrics = &path.worker.shared.metrics;
     let open = metrics.connection(path.direction, Side::Upstream, Wire::Http1);
-    let (send, connection) = Builder::new()
-        .max_buf_size(MAX_BUFFER)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|_| Failure::before(Reason::ConnectFailed))?;
-    // Its error is told to whoever waits for a response.
-    if upgrade {
-        tokio::task::spawn_local(async move {
-            let _ = connection.with_upgrades().await;
-            drop(open);
-        });
-    } else {
-        tokio::task::spawn_local(async move {
-            let _ = connection.await;
-            drop(open);
-        });
-    }
-    Ok(send)
+    Ok(Socket::new(connected.stream, open))
 }
+
+#[cfg(test)]
+mod tests;

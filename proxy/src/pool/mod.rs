@@ -27,7 +27,9 @@ use crate::runtime::Worker;
 use crate::telemetry::Direction;
 
 pub(crate) use connect::{Alpn, connect};
-pub(crate) use http1::{Http1Lease, send as send_http1, send_for_upgrade};
+pub(crate) use http1::{
+    Http1Response, ResponseError, Upgraded, send as send_http1, send_for_upgrade,
+};
 pub(crate) use http2::{Http2Lease, send as send_http2};
 
 /// How often idle connections are looked at.

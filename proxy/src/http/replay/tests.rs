@@ -53,7 +53,7 @@ async fn source(chunks: Vec<&'static str>, trailers: bool) -> Source {
             .serve_connection(hyper_util::rt::TokioIo::new(server), service)
             .await;
     });
-    Source::http1(take.await.unwrap(), None)
+    Source::http1(take.await.unwrap())
 }
 
 fn kept(source: Source, cap: usize, length: Option<u64>) -> Replay {

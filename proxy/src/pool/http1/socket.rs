@@ -1,0 +1,95 @@
+//! A connection's socket, and the buffer that all of a worker's connections read with.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::listener::Stream;
+use crate::telemetry::metrics::OpenConnection;
+
+/// Most bytes of one read.
+const READ: usize = 32 * 1024;
+
+thread_local! {
+    /// What is read is either passed on at once or a part of a head: a thousand streams that wait for their next token need
+    /// no thousand buffers, and this one stays in the cache.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; READ]);
+}
+
+/// A connection to a server. Clones are the same connection, closed with the last of them.
+#[derive(Clone, Debug)]
+pub(super) struct Socket(Rc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    stream: RefCell<Stream>,
+    open: OpenConnection,
+}
+
+impl Socket {
+    pub(super) fn new(stream: Stream, open: OpenConnection) -> Socket {
+        Socket(Rc::new(Inner {
+            stream: RefCell::new(stream),
+            open,
+        }))
+    }
+
+    /// Reads what there is and shows it to `see`: nothing at the end of the connection.
+    pub(super) fn poll_read<T>(
+        &self,
+        cx: &mut Context<'_>,
+        see: impl FnOnce(&[u8]) -> T,
+    ) -> Poll<io::Result<T>> {
+        BUFFER.with_borrow_mut(|buffer| {
+            let mut buffer = ReadBuf::new(buffer);
+            let mut stream = self.0.stream.borrow_mut();
+            ready!(Pin::new(&mut *stream).poll_read(cx, &mut buffer))?;
+            drop(stream);
+            Poll::Ready(Ok(see(buffer.filled())))
+        })
+    }
+
+    /// Writes the one, then the other; says how much.
+    pub(super) fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut stream = self.0.stream.borrow_mut();
+        let stream = Pin::new(&mut *stream);
+        let count = if second.is_empty() {
+            ready!(stream.poll_write(cx, first))?
+        } else if first.is_empty() {
+            ready!(stream.poll_write(cx, second))?
+        } else {
+            let both = [IoSlice::new(first), IoSlice::new(second)];
+            ready!(stream.poll_write_vectored(cx, &both))?
+        };
+        if count == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.stream.borrow_mut()).poll_flush(cx)
+    }
+
+    /// Whether the server has neither closed the connection nor said anything, as far as the runtime knows. To be asked
+    /// between two requests, when nobody waits for it.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.poll_read(&mut nobody, |_| ()).is_pending()
+    }
+
+    /// Takes the connection apart. `None`: somebody else uses it as well.
+    pub(super) fn into_stream(self) -> Option<(Stream, OpenConnection)> {
+        let inner = Rc::try_unwrap(self.0).ok()?;
+        Some((inner.stream.into_inner(), inner.open))
+    }
+}
