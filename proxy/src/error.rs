@@ -68,11 +68,15 @@ pub enum Reason {
     StreamLifetimeTimeout,
     /// Inbound: the caller does not wait any longer.
     DeadlineExceeded,
+    /// A fault that a route injects: it answers instead of the service.
+    FaultAbort,
+    /// A fault that a route injects: the response was broken off.
+    FaultTruncate,
 }
 
 impl Reason {
     /// All reasons, in the order of their discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Reason; 30] = [
+    pub const ALL: [Reason; 32] = [
         Reason::NoRoute,
         Reason::NoEndpoints,
         Reason::ConnectFailed,
@@ -103,6 +107,8 @@ impl Reason {
         Reason::FirstByteTimeout,
         Reason::StreamLifetimeTimeout,
         Reason::DeadlineExceeded,
+        Reason::FaultAbort,
+        Reason::FaultTruncate,
     ];
 
     /// The word users see, kebab-case.
@@ -138,6 +144,8 @@ impl Reason {
             Reason::FirstByteTimeout => "first-byte-timeout",
             Reason::StreamLifetimeTimeout => "stream-lifetime-timeout",
             Reason::DeadlineExceeded => "deadline-exceeded",
+            Reason::FaultAbort => "fault-abort",
+            Reason::FaultTruncate => "fault-truncate",
         }
     }
 
@@ -152,7 +160,8 @@ impl Reason {
             | Reason::Draining
             | Reason::CircuitOpen
             | Reason::Overloaded
-            | Reason::Throttled => StatusCode::SERVICE_UNAVAILABLE,
+            | Reason::Throttled
+            | Reason::FaultAbort => StatusCode::SERVICE_UNAVAILABLE,
             Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Reason::ConnectTimeout
             | Reason::RequestTimeout
@@ -163,9 +172,10 @@ impl Reason {
             | Reason::FirstByteTimeout
             | Reason::StreamLifetimeTimeout
             | Reason::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-            Reason::UpstreamReset | Reason::UpstreamTruncated | Reason::UpgradeFailed => {
-                StatusCode::BAD_GATEWAY
-            }
+            Reason::UpstreamReset
+            | Reason::UpstreamTruncated
+            | Reason::UpgradeFailed
+            | Reason::FaultTruncate => StatusCode::BAD_GATEWAY,
             Reason::BadRequest | Reason::ProtocolMismatch => StatusCode::BAD_REQUEST,
             Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Reason::HeadTimeout => StatusCode::REQUEST_TIMEOUT,

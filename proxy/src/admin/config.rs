@@ -1,5 +1,7 @@
 //! `/config`: the configuration in effect. It holds no secret: keys, tokens and certificates are not in what it shows.
 
+mod filters;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
@@ -127,6 +129,7 @@ fn rule(rule: &Rule) -> Value {
         "backends": rule.backends.iter().map(backend).collect::<Vec<_>>(),
         "timeouts": timeouts(&rule.timeouts),
         "retry": rule.retry.as_ref().map(retry),
+        "filters": rule.filters.as_ref().map_or_else(Vec::new, |filters| filters::describe(filters)),
         "retry_budget": { "percent": rule.budget.percent(), "min_per_second": rule.budget.min_per_second() },
         "hedge": rule.recovery.hedge.as_ref().map(hedge),
         "fallbacks": rule.recovery.fallbacks.iter().map(fallback).collect::<Vec<_>>(),

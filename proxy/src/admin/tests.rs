@@ -166,6 +166,7 @@ fn snapshot() -> Snapshot {
         }),
         budget: Arc::new(RetryBudget::new(20, 10)),
         recovery: Recovery::default(),
+        filters: None,
     };
     let service = Arc::new(Service {
         name: "default/chat".into(),
@@ -290,6 +291,7 @@ async fn the_configuration() {
                         "max_retries": 2, "statuses": [503], "grpc_codes": [14], "methods": ["GET"],
                         "on_reset": true, "on_timeout": false, "backoff_ms": 25, "max_backoff_ms": 250, "max_body_bytes": 65536,
                     },
+                    "filters": [],
                     "retry_budget": { "percent": 20, "min_per_second": 10 },
                     "hedge": null,
                     "fallbacks": [],

@@ -2,9 +2,11 @@
 //! validation is here: what passes can be put to use, and a resource that does not pass is refused alone.
 
 mod connections;
+mod filters;
 mod recovery;
 mod service;
 
+pub(super) use filters::FilterSpec;
 pub(super) use recovery::{FallbackToSpec, RecoverySpec};
 pub(super) use service::{server_name, sni};
 
@@ -75,17 +77,22 @@ pub(super) struct RuleSpec {
     /// Percent and minimum per second.
     pub budget: (u32, u32),
     pub recovery: RecoverySpec,
+    pub filters: Vec<FilterSpec>,
 }
 
 impl RuleSpec {
-    /// Everywhere that its requests may go.
+    /// Everywhere that its requests, or copies of them, may go.
     pub(super) fn destinations(&self) -> impl Iterator<Item = &BackendSpec> {
         let fallbacks = self.recovery.fallbacks.iter();
         let fallbacks = fallbacks.filter_map(|fallback| match &fallback.to {
             FallbackToSpec::Backend(backend) => Some(backend),
             FallbackToSpec::Response(_) => None,
         });
-        self.backends.iter().chain(fallbacks)
+        let mirrors = self.filters.iter().filter_map(|filter| match filter {
+            FilterSpec::Mirror(backend, _) => Some(backend),
+            FilterSpec::Ready(_) => None,
+        });
+        self.backends.iter().chain(fallbacks).chain(mirrors)
     }
 }
 

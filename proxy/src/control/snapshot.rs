@@ -8,17 +8,23 @@ mod recovery;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::convert::{BackendSpec, RuleSpec, ServiceSpec, Spec, server_name, sni};
+use super::convert::{BackendSpec, FilterSpec, RuleSpec, ServiceSpec, Spec, server_name, sni};
 use super::endpoints::ServiceEndpoints;
 use super::resources::Resources;
 use crate::address::Address;
+use crate::policy::filters::{Filter, Mirror};
 use crate::policy::{
-    Backend, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Snapshot, Turns, Upstream,
+    Backend, Filters, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Snapshot, Turns,
+    Upstream,
 };
 use crate::resilience::RetryBudget;
 use crate::telemetry::Direction;
 use crate::telemetry::metrics::Metrics;
+
+/// How long a copy of a request may take where the route has no time for requests: as long as a long answer of a model.
+const MIRROR_LIMIT: Duration = Duration::from_secs(300);
 
 /// Applications by service (`<namespace>/<name>`) and port.
 pub(super) type Applications = BTreeMap<(Arc<str>, u16), Address>;
@@ -139,7 +145,7 @@ impl Builder {
             let Spec::Service(service) = &held.spec else {
                 continue;
             };
-            let others = service.rules.iter().flat_map(|rule| rule.destinations());
+            let others = service.rules.iter().flat_map(RuleSpec::destinations);
             let names = others
                 .map(|backend| &backend.service)
                 .chain([&service.name]);
@@ -236,7 +242,30 @@ impl Builder {
                 .or_insert_with(|| Arc::new(RetryBudget::new(percent, minimum)))
                 .clone(),
             recovery: self.recovery(service, rule),
+            filters: self.filters(service, rule),
         }
+    }
+
+    fn filters(&mut self, service: &ServiceSpec, rule: &RuleSpec) -> Option<Box<Filters>> {
+        if rule.filters.is_empty() {
+            return None;
+        }
+        let step = |spec: &FilterSpec| match spec {
+            FilterSpec::Ready(filter) => Some(filter.clone()),
+            FilterSpec::Mirror(backend, share) => {
+                let name = &backend.service;
+                Some(Filter::Mirror(Arc::new(Mirror {
+                    backend: self.backend(service, rule, backend)?,
+                    share: *share,
+                    limit: rule.timeouts.request.unwrap_or(MIRROR_LIMIT),
+                    metrics: self.metrics.mirror(&service.name, &rule.route, name),
+                })))
+            }
+        };
+        Some(Box::new(Filters {
+            steps: rule.filters.iter().filter_map(step).collect(),
+            metrics: self.metrics.filters(&service.name, &rule.route),
+        }))
     }
 
     pub(super) fn backend(
@@ -321,7 +350,7 @@ fn nowhere(name: &Arc<str>) -> Upstream {
         service: name.clone(),
         ports: Vec::new(),
         identities: Vec::new(),
-        connect_timeout: std::time::Duration::from_secs(1),
+        connect_timeout: Duration::from_secs(1),
         pool: Arc::default(),
         endpoints: ServiceEndpoints::default().all(),
     }

@@ -80,6 +80,23 @@ impl Arrived {
         (self.head.version != Version::HTTP_10).then_some(&self.interim)
     }
 
+    /// The same request with another body, for somebody who answers nobody.
+    pub(crate) fn copy(&self, source: Source) -> Box<Arrived> {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = self.head.method.clone();
+        head.uri = self.head.uri.clone();
+        head.version = self.head.version;
+        head.headers = self.head.headers.clone();
+        Box::new(Arrived {
+            head,
+            authority: self.authority.clone(),
+            body: Replay::new(source),
+            upgrade: false,
+            grpc: self.grpc,
+            interim: Arc::clone(&self.interim),
+        })
+    }
+
     /// Keeps up to so many bytes of the body for another try.
     pub(crate) fn keep(&self, cap: usize) {
         let length = headers::content_length(&self.head.headers);

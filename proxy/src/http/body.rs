@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::tee::TeeSource;
 use crate::error::Reason;
 use crate::pool::{Http1Response, Http2Lease, ResponseError, Upgraded};
 
@@ -56,6 +57,8 @@ pub(crate) enum Source {
     Http2(Http2Source),
     /// No body: the connection itself, which speaks another protocol now.
     Upgraded(Box<Upgraded>),
+    /// A copy of a request's.
+    Tee(TeeSource),
 }
 
 #[derive(Debug)]
@@ -130,6 +133,7 @@ impl Body for Source {
                 Poll::Ready(frame.map(|result| result.map_err(BodyError::from)))
             }
             Source::Http2(source) => source.poll(cx),
+            Source::Tee(source) => source.poll(cx),
         }
     }
 
@@ -140,6 +144,7 @@ impl Body for Source {
             Source::Http1Response(source) => source.is_end_stream(),
             Source::Http1(source) => source.ended || source.incoming.is_end_stream(),
             Source::Http2(source) => source.ended || source.stream.is_end_stream(),
+            Source::Tee(source) => source.is_end_stream(),
         }
     }
 
@@ -150,7 +155,7 @@ impl Body for Source {
             Source::Http1Response(source) => source.size_hint(),
             Source::Http1(source) => source.incoming.size_hint(),
             // Where the length is known, the header says it.
-            Source::Http2(_) => SizeHint::default(),
+            Source::Http2(_) | Source::Tee(_) => SizeHint::default(),
         }
     }
 }

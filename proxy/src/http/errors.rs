@@ -39,24 +39,34 @@ impl Style {
 
 /// The answer to a request that failed: its head, and its body.
 pub(crate) fn reply(reason: Reason, style: Style, detail: &str) -> Response<Bytes> {
+    reply_with(reason, reason.status(), grpc_code(reason), style, detail)
+}
+
+/// As [`reply`], with other statuses than the reason's.
+pub(crate) fn reply_with(
+    reason: Reason,
+    status: StatusCode,
+    grpc_code: u16,
+    style: Style,
+    detail: &str,
+) -> Response<Bytes> {
     let mut response = match style {
-        Style::Plain => plain(reason, detail),
-        Style::Grpc => grpc(reason, detail),
-        Style::OpenAi => openai(reason, detail),
+        Style::Plain => plain(reason, status, detail),
+        Style::Grpc => grpc(reason, grpc_code, detail),
+        Style::OpenAi => openai(reason, status, detail),
     };
     let word = HeaderValue::from_static(reason.as_str());
     response.headers_mut().insert(headers::REASON, word);
     response
 }
 
-fn plain(reason: Reason, detail: &str) -> Response<Bytes> {
+fn plain(reason: Reason, status: StatusCode, detail: &str) -> Response<Bytes> {
     let body = format!("{}: {detail}\n", reason.as_str());
-    with_body(reason.status(), "text/plain; charset=utf-8", body)
+    with_body(status, "text/plain; charset=utf-8", body)
 }
 
 /// <https://platform.openai.com/docs/guides/error-codes>
-fn openai(reason: Reason, detail: &str) -> Response<Bytes> {
-    let status = reason.status();
+fn openai(reason: Reason, status: StatusCode, detail: &str) -> Response<Bytes> {
     let kind = if status.is_client_error() {
         "invalid_request_error"
     } else {
@@ -85,11 +95,11 @@ fn with_body(status: StatusCode, content_type: &'static str, body: String) -> Re
 
 /// Status 200, and all that is to be said in the head
 /// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>, "Trailers-Only").
-fn grpc(reason: Reason, detail: &str) -> Response<Bytes> {
+fn grpc(reason: Reason, code: u16, detail: &str) -> Response<Bytes> {
     let mut response = Response::new(Bytes::new());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert(GRPC_STATUS, HeaderValue::from(grpc_code(reason)));
+    headers.insert(GRPC_STATUS, HeaderValue::from(code));
     let message = format!("{}: {detail}", reason.as_str());
     if let Ok(message) = HeaderValue::from_str(&percent_encode(&message)) {
         headers.insert(GRPC_MESSAGE, message);
@@ -118,7 +128,9 @@ fn grpc_code(reason: Reason) -> u16 {
         | Reason::Draining
         | Reason::CircuitOpen
         | Reason::Overloaded
-        | Reason::Throttled => UNAVAILABLE,
+        | Reason::Throttled
+        | Reason::FaultAbort
+        | Reason::FaultTruncate => UNAVAILABLE,
         Reason::ConnectTimeout
         | Reason::RequestTimeout
         | Reason::PerTryTimeout

@@ -58,6 +58,7 @@ struct Log {
     peer: Option<SpiffeId>,
     attempts: u32,
     not_retried: Option<&'static str>,
+    filter: Option<&'static str>,
 }
 
 impl Exchange {
@@ -124,6 +125,7 @@ impl Exchange {
                 peer: None,
                 attempts: 0,
                 not_retried: None,
+                filter: None,
             }));
         }
     }
@@ -164,26 +166,42 @@ impl Exchange {
         }
     }
 
+    /// What a filter of the route did with the request. The last one counts.
+    pub(crate) fn log_filter(&mut self, action: &'static str) {
+        if let Some(log) = &mut self.log {
+            log.filter = Some(action);
+        }
+    }
+
+    pub(crate) fn style(&self) -> Style {
+        self.style
+    }
+
     /// Whether the client's side broke.
     pub(crate) fn is_client_gone(&self) -> bool {
         self.request.is_broken()
     }
 
     /// Ends with an answer of our own.
-    pub(crate) fn fail(
-        mut self: Box<Self>,
-        reason: Reason,
-        detail: &str,
-    ) -> Response<ResponseBody> {
+    pub(crate) fn fail(self: Box<Self>, reason: Reason, detail: &str) -> Response<ResponseBody> {
         let reason = if self.is_client_gone() {
             Reason::ClientGone
         } else {
             reason
         };
-        self.reason = Some(reason);
         let response = errors::reply(reason, self.style, detail);
-        self.status = Some(if reason == Reason::ClientGone {
-            reason.status()
+        self.reply(response, Some(reason))
+    }
+
+    /// Ends with an answer of our own, with or without a reason.
+    pub(crate) fn reply(
+        mut self: Box<Self>,
+        response: Response<Bytes>,
+        reason: Option<Reason>,
+    ) -> Response<ResponseBody> {
+        self.reason = reason;
+        self.status = Some(if reason == Some(Reason::ClientGone) {
+            Reason::ClientGone.status()
         } else {
             response.status()
         });
@@ -252,6 +270,7 @@ impl Exchange {
             client: Some(self.client.address),
             attempts: log.attempts,
             not_retried: log.not_retried,
+            filter: log.filter,
         });
     }
 }
@@ -290,6 +309,11 @@ impl Exchange {
         {
             in_flight.failed();
         }
+    }
+
+    /// The response is broken off on purpose: nothing is wrong with the upstream.
+    pub(super) fn faulted(&mut self, reason: Reason) {
+        self.reason = Some(reason);
     }
 
     /// The client took nothing for too long.

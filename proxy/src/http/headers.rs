@@ -15,7 +15,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// Headers of ours; nobody else's are believed.
-const OURS: &str = "x-outrigger-";
+pub(crate) const OURS: &str = "x-outrigger-";
 
 /// What was found while a head was cleaned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -14,4 +14,5 @@ pub(crate) mod pump;
 pub(crate) mod replay;
 pub(crate) mod response;
 pub(crate) mod server;
+pub(crate) mod tee;
 pub(crate) mod upgrade;

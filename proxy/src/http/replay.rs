@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,6 +15,8 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::body::{BodyError, Source};
 use super::pump::PumpBody;
+use super::tee::{Fate, Tap, TeeSource, tee};
+use crate::telemetry::metrics::MirrorMetrics;
 
 /// The request's side: hands out a body for each try.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ struct Kept {
     kept: usize,
     /// Which try's body is the valid one.
     turn: u32,
+    /// Copies get what comes from the source, once.
+    taps: Vec<Tap>,
     /// The kept chunk that it gets next; one past the number of chunks when it has got the end as well.
     next: usize,
 }
@@ -76,6 +81,7 @@ impl Replay {
                     keep: Keep::UpTo(0),
                     kept: 0,
                     turn: 0,
+                    taps: Vec::new(),
                     next: 0,
                 }),
                 bytes: Cell::new(0),
@@ -92,6 +98,14 @@ impl Replay {
             let cap = if length.is_none_or(fits) { cap } else { 0 };
             shared.body.borrow_mut().keep = Keep::UpTo(cap);
         }
+    }
+
+    /// Has all that is read from now on copied. `None`: there is nothing to copy. To be called before the first try.
+    pub(crate) fn tap(&self, budget: &Arc<MirrorMetrics>) -> Option<(TeeSource, Fate)> {
+        let shared = self.shared.as_ref()?;
+        let (tap, source, fate) = tee(budget);
+        shared.body.borrow_mut().taps.push(tap);
+        Some((source, fate))
     }
 
     /// The body for the next try; the one before is void from now on.
@@ -178,12 +192,13 @@ impl Shared {
         }
         let frame = match ready!(Pin::new(&mut body.source).poll_frame(cx)) {
             None => {
-                body.ended = true;
+                body.end(None);
                 body.next = body.chunks.len() + 1;
                 return Poll::Ready(None);
             }
             Some(Err(error)) => {
                 self.broken.set(true);
+                body.taps = Vec::new();
                 return Poll::Ready(Some(Err(error)));
             }
             Some(Ok(frame)) => frame,
@@ -192,16 +207,19 @@ impl Shared {
             Ok(data) => {
                 self.bytes.set(self.bytes.get() + data.len() as u64);
                 body.keep(&data);
+                for tap in &body.taps {
+                    tap.push(&data);
+                }
                 if body.source.is_end_stream() {
-                    body.ended = true;
+                    body.end(None);
                 }
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
             Err(frame) => {
-                body.ended = true;
                 if let Some(trailers) = frame.trailers_ref() {
                     body.trailers = Some(trailers.clone());
                 }
+                body.end(frame.trailers_ref());
                 body.next = body.chunks.len() + 1;
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -210,6 +228,15 @@ impl Shared {
 }
 
 impl Kept {
+    /// All was read from the source.
+    fn end(&mut self, trailers: Option<&HeaderMap>) {
+        self.ended = true;
+        for tap in &self.taps {
+            tap.end(trailers);
+        }
+        self.taps = Vec::new();
+    }
+
     fn keep(&mut self, data: &Bytes) {
         let Keep::UpTo(cap) = self.keep else {
             return;

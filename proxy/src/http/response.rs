@@ -18,6 +18,8 @@ use crate::error::Reason;
 pub(crate) struct ResponseBody {
     content: Content,
     clocks: Clocks,
+    /// A fault: where it is broken off.
+    truncate: Option<Truncate>,
     /// `None` where another task has it: an upgraded connection's.
     exchange: Option<Box<Exchange>>,
 }
@@ -42,6 +44,14 @@ struct Clocks {
     moved_at: Option<Instant>,
     /// Bytes of the request when the timer was set.
     request_bytes: u64,
+}
+
+/// How far a body goes that is broken off on purpose.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Truncate {
+    /// So many bytes more.
+    After(u64),
+    Now,
 }
 
 impl Clocks {
@@ -112,6 +122,7 @@ impl ResponseBody {
         ResponseBody {
             content: Content::Whole(body),
             clocks: Clocks::default(),
+            truncate: None,
             exchange: Some(exchange),
         }
     }
@@ -130,6 +141,7 @@ impl ResponseBody {
                 deadline,
                 ..Clocks::default()
             },
+            truncate: None,
             exchange: Some(exchange),
         }
     }
@@ -139,7 +151,15 @@ impl ResponseBody {
         ResponseBody {
             content: Content::Whole(Bytes::new()),
             clocks: Clocks::default(),
+            truncate: None,
             exchange: None,
+        }
+    }
+
+    /// Breaks an upstream's body off after so many bytes. A shorter one stays whole.
+    pub(crate) fn truncate_after(&mut self, bytes: u64) {
+        if matches!(self.content, Content::Upstream(_)) {
+            self.truncate = Some(Truncate::After(bytes));
         }
     }
 
@@ -177,8 +197,19 @@ impl Body for ResponseBody {
             Content::Upstream(source) => source,
             Content::Cut(error) => return Poll::Ready(error.take().map(Err)),
         };
+        if me.truncate == Some(Truncate::Now) {
+            return me.cut(BodyError::Clock(Reason::FaultTruncate), cx);
+        }
         match Pin::new(source).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                if let Some(Truncate::After(left)) = me.truncate {
+                    let (shorter, next) = shortened(frame, left);
+                    frame = shorter;
+                    me.truncate = Some(next);
+                    if next == Truncate::Now {
+                        exchange.faulted(Reason::FaultTruncate);
+                    }
+                }
                 if let Some(data) = frame.data_ref() {
                     exchange.sent(data.len());
                 }
@@ -207,6 +238,9 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if self.truncate == Some(Truncate::Now) {
+            return false;
+        }
         match &self.content {
             Content::Whole(bytes) => bytes.is_empty(),
             Content::Upstream(source) => source.is_end_stream(),
@@ -221,6 +255,22 @@ impl Body for ResponseBody {
             Content::Upstream(source) => source.size_hint(),
             Content::Cut(_) => SizeHint::default(),
         }
+    }
+}
+
+/// What of a frame is sent, and how far the body goes after it.
+fn shortened(frame: Frame<Bytes>, left: u64) -> (Frame<Bytes>, Truncate) {
+    match frame.into_data() {
+        Ok(mut data) => {
+            let after = match left.checked_sub(data.len() as u64) {
+                Some(left) => Truncate::After(left),
+                None => Truncate::Now,
+            };
+            data.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            (Frame::data(data), after)
+        }
+        // Trailers: it was not longer than that.
+        Err(frame) => (frame, Truncate::After(left)),
     }
 }
 

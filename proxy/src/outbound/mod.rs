@@ -1,5 +1,6 @@
 //! From the application to whichever service it asks for: accept → route → balance → connect → send, retry → respond.
 
+mod filters;
 pub(crate) mod request;
 mod retry;
 mod route;
@@ -28,7 +29,7 @@ use crate::http::response::ResponseBody;
 use crate::http::server::{Client, Handler};
 use crate::http::{http1, http2};
 use crate::listener::{Stream, accept};
-use crate::policy::{Protocol, Snapshot};
+use crate::policy::{Backend, Protocol, Snapshot};
 use crate::runtime::Worker;
 use crate::telemetry::metrics::Wire;
 use crate::telemetry::{Direction, Outcome};
@@ -129,11 +130,44 @@ async fn respond(
     } else {
         None
     };
+    let Some(filters) = &route.rule.filters else {
+        return forward(worker, &route, backend, &arrived, client_side, exchange).await;
+    };
+    // Boxed: requests without filters need no room for theirs.
+    Box::pin(async {
+        let mut later = filters::Later::default();
+        let context = filters::Context {
+            worker,
+            rule: &route.rule,
+            port: route.port,
+        };
+        let next = filters::request(filters, context, &mut arrived, exchange, &mut later).await;
+        let mut response = match next {
+            filters::Next::Send(exchange) => {
+                forward(worker, &route, backend, &arrived, client_side, exchange).await
+            }
+            filters::Next::Answer(response) => *response,
+        };
+        filters::response(filters, later, &mut response);
+        response
+    })
+    .await
+}
+
+/// To an endpoint of the backend.
+async fn forward(
+    worker: &Rc<Worker>,
+    route: &route::Route,
+    backend: &Backend,
+    arrived: &Arrived,
+    client_side: Option<OnUpgrade>,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
     let call = Call {
         worker,
         rule: &route.rule,
         backend,
-        request: &arrived,
+        request: arrived,
     };
     if arrived.upgrade {
         return Box::pin(upgrade::send(call, client_side, exchange)).await;

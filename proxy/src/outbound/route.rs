@@ -15,6 +15,8 @@ use crate::runtime::Worker;
 pub(super) struct Route {
     pub(super) service: Arc<Service>,
     pub(super) rule: Arc<Rule>,
+    /// Port of the service.
+    pub(super) port: u16,
 }
 
 /// Why it goes nowhere.
@@ -67,6 +69,7 @@ pub(super) async fn find(
         Some(rule) => Ok(Route {
             rule: Arc::clone(rule),
             service,
+            port,
         }),
         None => Err(Failed {
             reason: Reason::NoRoute,

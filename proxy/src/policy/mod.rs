@@ -5,6 +5,7 @@
 //! and is found again by name when the next snapshot is built.
 
 mod connection;
+pub mod filters;
 pub mod matching;
 mod recovery;
 mod split;
@@ -20,6 +21,7 @@ use crate::resilience::RetryBudget;
 use crate::telemetry::metrics::RequestMetrics;
 
 pub use connection::{ConnectionPool, Detection, KeepAlive, TcpLimits};
+pub use filters::Filters;
 pub use matching::{GrpcMatch, HeaderMatch, HostMatch, Match, QueryParamMatch, StringMatch};
 pub use recovery::{Cause, Causes, Fallback, FallbackTo, Hedge, Recovery, StaticResponse};
 pub use split::Turns;
@@ -163,6 +165,8 @@ pub struct Rule {
     /// Shared by all rules of the service; survives changes of configuration.
     pub budget: Arc<RetryBudget>,
     pub recovery: Recovery,
+    /// `None`: requests and responses are passed on as they are.
+    pub filters: Option<Box<Filters>>,
 }
 
 #[derive(Debug)]

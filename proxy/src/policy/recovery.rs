@@ -173,14 +173,15 @@ impl FromIterator<Cause> for Causes {
 }
 
 impl Rule {
-    /// Everywhere that its requests may go.
+    /// Everywhere that its requests, or copies of them, may go.
     pub fn destinations(&self) -> impl Iterator<Item = &Backend> {
         let fallbacks = self.recovery.fallbacks.iter();
         let fallbacks = fallbacks.filter_map(|fallback| match &fallback.to {
             FallbackTo::Backend(backend) => Some(&**backend),
             FallbackTo::Response(_) => None,
         });
-        self.backends.iter().chain(fallbacks)
+        let mirrors = self.filters.iter().flat_map(|filters| filters.mirrors());
+        self.backends.iter().chain(fallbacks).chain(mirrors)
     }
 }
 

@@ -214,6 +214,7 @@ impl Drop for Session<'_> {
                 client: Some(self.client),
                 attempts: u32::from(self.upstream.is_some()),
                 not_retried: None,
+                filter: None,
             });
         }
     }

@@ -48,6 +48,8 @@ pub struct Entry {
     pub attempts: u32,
     /// `retry-budget`, … : why a failure that the policy retries was not retried.
     pub not_retried: Option<&'static str>,
+    /// `redirect`, `fault-delay`, … : what a filter of the route did with the request.
+    pub filter: Option<&'static str>,
 }
 
 /// What the client asked for.

@@ -123,15 +123,25 @@ fn rule(rule: &wire::Rule) -> Result<RuleSpec, Reason> {
         retry,
         budget,
         recovery: recovery(rule)?,
+        filters: list("filters", &rule.filters, super::filters::filter)?,
     })
 }
 
-pub(super) fn backend(backend: &wire::Backend) -> Result<BackendSpec, Reason> {
+pub(super) fn backend(wire: &wire::Backend) -> Result<BackendSpec, Reason> {
     Ok(BackendSpec {
-        service: super::service_name("service", &backend.service)?,
-        port: port("port", backend.port)?,
-        weight: backend.weight,
-        subset: backend.subset.clone().into_iter().collect(),
+        service: super::service_name("service", &wire.service)?,
+        port: port("port", wire.port)?,
+        weight: wire.weight,
+        subset: wire.subset.clone().into_iter().collect(),
+    })
+}
+
+pub(super) fn header_match(wire: &wire::HeaderMatch) -> Result<HeaderMatch, Reason> {
+    Ok(HeaderMatch {
+        name: HeaderName::from_bytes(wire.name.as_bytes())
+            .map_err(|_| format!("name: {:?} is not a header's name", wire.name))?,
+        value: string_match("value", wire.value.as_ref())?
+            .ok_or("value: unset; exact, prefix or regex is wanted")?,
     })
 }
 
@@ -140,14 +150,7 @@ fn one_match(wire: &wire::Match) -> Result<Match, Reason> {
         "" => None,
         text => Some(method("method", text)?),
     };
-    let headers = list("headers", &wire.headers, |header: &wire::HeaderMatch| {
-        Ok(HeaderMatch {
-            name: HeaderName::from_bytes(header.name.as_bytes())
-                .map_err(|_| format!("name: {:?} is not a header's name", header.name))?,
-            value: string_match("value", header.value.as_ref())?
-                .ok_or("value: unset; exact, prefix or regex is wanted")?,
-        })
-    })?;
+    let headers = list("headers", &wire.headers, header_match)?;
     let query_params = list(
         "query_params",
         &wire.query_params,

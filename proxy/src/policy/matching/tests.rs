@@ -46,6 +46,7 @@ fn rule(matches: Vec<Match>, weights: &[u32]) -> Arc<Rule> {
         retry: None,
         budget: Arc::new(RetryBudget::new(20, 10)),
         recovery: Recovery::default(),
+        filters: None,
     })
 }
 

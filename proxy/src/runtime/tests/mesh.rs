@@ -21,9 +21,10 @@ use crate::balance::{Endpoint, EndpointSet, Load, Policy};
 use crate::config::LogFormat;
 use crate::control::lookup::Lookups;
 use crate::drain::Drain;
+use crate::policy::filters::Filter;
 use crate::policy::{
-    AccessLogMode, Backend, Causes, ConnectionPool, Detection, Fallback, FallbackTo, Hedge,
-    HostEntry, InboundPort, Protocol, Recovery, Retry, Rule, Service, ServicePort, Snapshot,
+    AccessLogMode, Backend, Causes, ConnectionPool, Detection, Fallback, FallbackTo, Filters,
+    Hedge, HostEntry, InboundPort, Protocol, Recovery, Retry, Rule, Service, ServicePort, Snapshot,
     StaticResponse, TcpLimits, Timeouts, Upstream,
 };
 use crate::resilience::{Backoff, RetryBudget};
@@ -176,6 +177,7 @@ pub(super) struct Calls {
     pub(super) hedge: Option<Hedge>,
     pub(super) fallbacks: Vec<(Causes, Onto)>,
     pub(super) expose_attempts: bool,
+    pub(super) filters: Vec<Filter>,
 }
 
 /// Where a fallback leads.
@@ -203,6 +205,7 @@ impl Default for Calls {
             hedge: None,
             fallbacks: Vec::new(),
             expose_attempts: false,
+            filters: Vec::new(),
         }
     }
 }
@@ -283,6 +286,12 @@ impl Calls {
             retry: self.retry.clone(),
             budget: Arc::new(RetryBudget::new(20, 10)),
             recovery: self.recovery(metrics),
+            filters: (!self.filters.is_empty()).then(|| {
+                Box::new(Filters {
+                    steps: self.filters.clone(),
+                    metrics: metrics.filters(&name, "default/all"),
+                })
+            }),
         };
         let service = Arc::new(Service {
             name: Arc::clone(&name),

@@ -4,6 +4,7 @@
 mod client;
 mod drain;
 mod failures;
+mod filters;
 mod http1;
 mod http2;
 mod inbound;

@@ -64,6 +64,9 @@ fn fields(line: &mut Line, entry: &Entry) {
     if let Some(why) = entry.not_retried {
         line.text("not_retried", why);
     }
+    if let Some(action) = entry.filter {
+        line.text("filter", action);
+    }
     let traceparent = entry
         .request
         .as_ref()

@@ -46,6 +46,7 @@ fn entry() -> Entry {
         client: Some("[::1]:40312".parse().unwrap()),
         attempts: 2,
         not_retried: Some("budget"),
+        filter: Some("fault-delay"),
     }
 }
 
@@ -76,7 +77,7 @@ fn as_json() {
             r#""method":"POST","authority":"chat.default","path":"/v1/chat/completions","protocol":"http/1.1","status":504,"#,
             r#""reason":"request-timeout","service":"default/chat","route":"default/chat-canary","upstream":"10.0.0.5:15006","#,
             r#""peer":"spiffe://outrigger.local/ns/default/sa/chat","client":"[::1]:40312","duration_ms":30000.042,"#,
-            r#""first_byte_ms":1.500,"bytes_in":812,"bytes_out":0,"attempts":2,"not_retried":"budget","#,
+            r#""first_byte_ms":1.500,"bytes_in":812,"bytes_out":0,"attempts":2,"not_retried":"budget","filter":"fault-delay","#,
             r#""trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#
         )]
     );
@@ -91,7 +92,7 @@ fn as_text() {
             "method=POST authority=chat.default path=/v1/chat/completions protocol=http/1.1 status=504 ",
             "reason=request-timeout service=default/chat route=default/chat-canary upstream=10.0.0.5:15006 ",
             "peer=spiffe://outrigger.local/ns/default/sa/chat client=[::1]:40312 duration_ms=30000.042 ",
-            "first_byte_ms=1.500 bytes_in=812 bytes_out=0 attempts=2 not_retried=budget ",
+            "first_byte_ms=1.500 bytes_in=812 bytes_out=0 attempts=2 not_retried=budget filter=fault-delay ",
             "trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
         )]
     );
@@ -131,6 +132,7 @@ fn what_does_not_apply_is_left_out() {
         client: None,
         attempts: 0,
         not_retried: None,
+        filter: None,
         ..entry()
     };
     assert_eq!(

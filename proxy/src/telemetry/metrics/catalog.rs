@@ -83,6 +83,10 @@ catalog! {
         "Requests whose answer was slow to come and that were sent once more, or were not, by what came of it.");
     FALLBACKS = counter("outrigger_fallbacks_total", &["service", "route", "cause", "to"],
         "Requests handed to a fallback, by what had failed before and where they went.");
+    FILTER_ACTIONS = counter("outrigger_filter_actions_total", &["service", "route", "action"],
+        "Requests that a filter of the route answered, delayed or broke off, by what it did.");
+    MIRRORED = counter("outrigger_mirrored_requests_total", &["service", "route", "backend", "outcome"],
+        "Copies of requests sent to a mirror, by how they ended.");
     ENDPOINTS = gauge("outrigger_endpoints", &["service", "state"],
         "Endpoints of the services in use, as this sidecar sees them.");
     CONFIG_VERSION = gauge("outrigger_config_version", &[],

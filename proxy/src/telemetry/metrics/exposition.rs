@@ -26,6 +26,7 @@ pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
     let mut page = Page::default();
     requests(&mut page, metrics);
+    metrics.filters.render(&mut page);
     connections(&mut page, metrics);
     control(&mut page, metrics);
     shared_state(&mut page, shared);
@@ -214,12 +215,12 @@ fn process(page: &mut Page, process: Process) {
 
 /// The families of one scrape, by name.
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     families: BTreeMap<&'static str, (Family, Vec<Metric>)>,
 }
 
 impl Page {
-    fn add(&mut self, family: Family, values: &[&str], value: f64) {
+    pub(super) fn add(&mut self, family: Family, values: &[&str], value: f64) {
         let mut metric = metric(family, values);
         if family.kind == MetricType::COUNTER {
             let mut counter = Counter::default();

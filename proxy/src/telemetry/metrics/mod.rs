@@ -6,6 +6,7 @@
 pub mod catalog;
 mod connection;
 mod exposition;
+mod filters;
 mod histogram;
 mod process;
 mod recovery;
@@ -22,6 +23,7 @@ use crate::tls::HandshakeFailure;
 
 pub use connection::{OpenConnection, Side, Wire};
 pub(crate) use exposition::CONTENT_TYPE;
+pub use filters::{FilterAction, FilterMetrics, MirrorCopy, MirrorMetrics, MirrorOutcome};
 pub use recovery::{FallbackMetrics, HedgeResult};
 pub use request::{RequestMetrics, RetryCause, RetryRefusal, RouteRetries};
 
@@ -50,6 +52,7 @@ pub struct Metrics {
     config_updates: AtomicU64,
     control_plane_connected: AtomicBool,
     renewals: [AtomicU64; 2],
+    filters: filters::Registry,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +88,16 @@ impl Metrics {
     /// Takes a lock and allocates: call it when a snapshot is built.
     pub fn fallback(&self, service: &str, route: &str, to: &str) -> Arc<FallbackMetrics> {
         self.fallbacks.get(service, route, to)
+    }
+
+    /// Handles for what the filters of a route do to requests for a service. Takes a lock: for configurations, not for requests.
+    pub fn filters(&self, service: &str, route: &str) -> Arc<FilterMetrics> {
+        self.filters.filters(service, route)
+    }
+
+    /// As [`filters`](Self::filters), for copies to a backend.
+    pub fn mirror(&self, service: &str, route: &str, backend: &str) -> Arc<MirrorMetrics> {
+        self.filters.mirror(service, route, backend)
     }
 
     /// Counts a connection as open until the value is dropped.

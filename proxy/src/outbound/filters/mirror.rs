@@ -1,0 +1,121 @@
+//! Copies of requests for another backend. The original neither waits for them nor fails with them.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use http_body::Body;
+
+use crate::balance::Endpoint;
+use crate::http::arrival::Arrived;
+use crate::http::body::Source;
+use crate::http::tee::Lost;
+use crate::outbound::request;
+use crate::policy::Protocol;
+use crate::policy::filters::Mirror;
+use crate::pool::{self, Failure, Path, Target};
+use crate::runtime::Worker;
+use crate::telemetry::Direction;
+use crate::telemetry::metrics::MirrorOutcome;
+
+/// Begins a copy of the request as it is now, if it belongs to the share. Connections that change their protocol are not copied:
+/// what follows is a conversation.
+pub(super) fn start(worker: &Rc<Worker>, mirror: &Arc<Mirror>, request: &Arrived) {
+    if request.upgrade || !mirror.share.takes(&mut *worker.rng.borrow_mut()) {
+        return;
+    }
+    let Some(copy) = mirror.metrics.begin() else {
+        return;
+    };
+    let (source, fate) = match request.body.tap(&mirror.metrics) {
+        Some((source, fate)) => (Source::Tee(source), Some(fate)),
+        None => (Source::Empty, None),
+    };
+    let request = request.copy(source);
+    let (worker, mirror) = (Rc::clone(worker), Arc::clone(mirror));
+    tokio::task::spawn_local(async move {
+        let lost = async {
+            match &fate {
+                Some(fate) => fate.until_lost().await,
+                None => std::future::pending().await,
+            }
+        };
+        copy.end(tokio::select! {
+            // First: a copy that lost its rest fails because of that.
+            biased;
+            why = lost => match why {
+                Lost::TooSlow => MirrorOutcome::TooSlow,
+                Lost::Cut => MirrorOutcome::Cut,
+            },
+            outcome = send(&worker, &mirror, &request) => outcome,
+            () = tokio::time::sleep(mirror.limit) => MirrorOutcome::Timeout,
+        });
+    });
+}
+
+/// One try: a copy is worth no retry.
+async fn send(worker: &Rc<Worker>, mirror: &Mirror, request: &Arrived) -> MirrorOutcome {
+    let picked = {
+        let mut rng = worker.rng.borrow_mut();
+        mirror.backend.endpoints.pick(&mut *rng, &[])
+    };
+    let Some(endpoint) = picked else {
+        return MirrorOutcome::NoEndpoints;
+    };
+    if worker.is_own_outbound(endpoint.address) {
+        return MirrorOutcome::Failed;
+    }
+    let mut in_flight = endpoint.begin();
+    let status = match try_one(worker, mirror, request, &endpoint).await {
+        Ok(response) => {
+            in_flight.first_byte();
+            let (head, body) = response.into_parts();
+            discard(body).await.then_some(head.status)
+        }
+        Err(_) => None,
+    };
+    match status {
+        Some(status) if status < StatusCode::INTERNAL_SERVER_ERROR => MirrorOutcome::Ok,
+        Some(_) => MirrorOutcome::Error,
+        None => {
+            in_flight.failed();
+            MirrorOutcome::Failed
+        }
+    }
+}
+
+async fn try_one(
+    worker: &Rc<Worker>,
+    mirror: &Mirror,
+    request: &Arrived,
+    endpoint: &Endpoint,
+) -> Result<Response<Source>, Failure> {
+    let backend = &mirror.backend;
+    let target = Target::endpoint(endpoint, backend);
+    let path = Path {
+        worker,
+        direction: Direction::Outbound,
+        target: &target,
+        interim: None,
+    };
+    let http2 = endpoint.mtls
+        || matches!(backend.protocol, Protocol::Http2 | Protocol::Grpc)
+        || request.grpc;
+    if http2 {
+        pool::send_http2(path, || request::http2(request)).await
+    } else {
+        pool::send_http1(path, || request::http1(request)).await
+    }
+}
+
+/// Reads a body to its end, and forgets it. `false`: it broke.
+async fn discard(mut body: Source) -> bool {
+    loop {
+        match std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+            Some(Ok(_)) => {}
+            Some(Err(_)) => return false,
+            None => return true,
+        }
+    }
+}
