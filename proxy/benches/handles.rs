@@ -105,6 +105,7 @@ fn set(policy: Policy, endpoints: u16) -> EndpointSet {
             zone: "".into(),
             instance: "".into(),
             load: Arc::default(),
+            outside: None,
             health: Arc::default(),
         })
     });

@@ -94,6 +94,12 @@ async fn serve(
         bound.inbound.map_or_else(|| "off".into(), |address| format!("on {address}")),
     );
 
+    let own_listeners = [bound.outbound, bound.inbound]
+        .into_iter()
+        .flatten()
+        .chain(bound.tcp.iter().copied())
+        .chain([admin_listener.local_addr()?, metrics_address])
+        .collect();
     let settings = control::Settings {
         control_plane: config.control_plane,
         instance: uuid::Uuid::new_v4().to_string(),
@@ -108,6 +114,8 @@ async fn serve(
             .collect(),
         called,
         data_dir: config.data_dir,
+        dns_servers: config.dns_servers,
+        own_listeners,
     };
     tokio::spawn(admin::serve(
         shared.clone(),

@@ -72,11 +72,13 @@ pub enum Reason {
     FaultAbort,
     /// A fault that a route injects: the response was broken off.
     FaultTruncate,
+    /// The DNS name of a server outside the mesh has no address that is known.
+    DnsFailed,
 }
 
 impl Reason {
     /// All reasons, in the order of their discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Reason; 32] = [
+    pub const ALL: [Reason; 33] = [
         Reason::NoRoute,
         Reason::NoEndpoints,
         Reason::ConnectFailed,
@@ -109,6 +111,7 @@ impl Reason {
         Reason::DeadlineExceeded,
         Reason::FaultAbort,
         Reason::FaultTruncate,
+        Reason::DnsFailed,
     ];
 
     /// The word users see, kebab-case.
@@ -146,6 +149,7 @@ impl Reason {
             Reason::DeadlineExceeded => "deadline-exceeded",
             Reason::FaultAbort => "fault-abort",
             Reason::FaultTruncate => "fault-truncate",
+            Reason::DnsFailed => "dns-failed",
         }
     }
 
@@ -154,6 +158,7 @@ impl Reason {
         match self {
             Reason::NoRoute | Reason::UnknownService => StatusCode::NOT_FOUND,
             Reason::NoEndpoints
+            | Reason::DnsFailed
             | Reason::ConnectFailed
             | Reason::UpstreamUntrusted
             | Reason::NotReady

@@ -19,6 +19,7 @@ pub mod balance;
 pub mod config;
 pub mod control;
 pub mod detect;
+pub mod dns;
 pub mod drain;
 pub mod error;
 pub mod files;

@@ -8,7 +8,7 @@ use wire::resource::Body;
 use super::service::CompiledService;
 use super::shared::Shared;
 use crate::discovery::Candidate;
-use crate::model::ServiceSpec;
+use crate::model::{DnsEndpoint, ServiceSpec};
 
 /// Compiles the endpoints of `service` (`<namespace>/<name>`).
 ///
@@ -59,8 +59,19 @@ pub(super) fn compile(
     let body = Body::Endpoints(wire::Endpoints {
         service: service.to_owned(),
         endpoints,
+        dns: spec.endpoints.dns.iter().map(dns).collect(),
     });
     (Shared::new(format!("endpoints/{service}"), body), count)
+}
+
+fn dns(endpoint: &DnsEndpoint) -> wire::DnsEndpoint {
+    wire::DnsEndpoint {
+        host: endpoint.host.clone(),
+        port: endpoint.port.map_or(0, u32::from),
+        labels: endpoint.labels.clone().into_iter().collect(),
+        weight: endpoint.weight().max(1),
+        zone: endpoint.zone.clone().unwrap_or_default(),
+    }
 }
 
 fn announced(candidate: &Candidate, weight: u32) -> wire::Endpoint {

@@ -1,6 +1,8 @@
 //! Single policies, from what users write to what sidecars read. Defaults are filled in here, once.
 
 use outrigger_proto::dataplane::v1 as wire;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use crate::model;
 
@@ -114,6 +116,21 @@ pub(super) fn connection_pool(pool: model::ConnectionPool) -> Option<wire::Conne
     })
 }
 
+/// TLS towards what is outside the mesh. `None`: plaintext.
+pub(super) fn tls(tls: &model::ServiceTls) -> Option<wire::OriginTls> {
+    if tls.mode() == model::TlsMode::Disable {
+        return None;
+    }
+    let pem = tls.ca_certificates.as_deref().unwrap_or_default();
+    // What is no certificate was refused when the service was written.
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).flatten();
+    Some(wire::OriginTls {
+        sni: tls.sni.clone().unwrap_or_default(),
+        ca_certificates: certificates.map(|der| der.to_vec()).collect(),
+        subject_alt_names: tls.subject_alt_names.clone(),
+    })
+}
+
 /// The mesh-wide settings.
 pub(super) fn mesh(trust_domain: &str, spec: &model::MeshSpec) -> wire::Mesh {
     let mtls_mode = match spec.mtls.mode() {
@@ -126,9 +143,14 @@ pub(super) fn mesh(trust_domain: &str, spec: &model::MeshSpec) -> wire::Mesh {
         Some(model::AccessLog::Errors) => wire::AccessLog::Errors,
         Some(model::AccessLog::All) => wire::AccessLog::All,
     };
+    let unknown_hosts = match spec.outbound.unknown_hosts() {
+        model::UnknownHosts::Refuse => wire::UnknownHosts::Refuse,
+        model::UnknownHosts::PassThrough => wire::UnknownHosts::PassThrough,
+    };
     wire::Mesh {
         trust_domain: trust_domain.to_owned(),
         mtls_mode: mtls_mode.into(),
         access_log: access_log.into(),
+        unknown_hosts: unknown_hosts.into(),
     }
 }

@@ -124,6 +124,7 @@ pub(super) fn compile(
         tcp_lifetime: spec.timeouts.tcp_lifetime.and_then(policy::duration),
         connection_pool: policy::connection_pool(spec.connection_pool),
         limits: limits::of_callers(spec.limits.as_ref()),
+        tls: spec.tls.as_ref().and_then(policy::tls),
     };
     let stream_idle = longest_stream_idle(defaults.timeouts, routes.iter().chain(routes_to_it));
     let server_limits = limits::of_servers(spec.limits.as_ref());

@@ -95,6 +95,9 @@ fn take_labels(endpoints: &mut Endpoints, maps: &mut Vec<HashMap<String, String>
     for endpoint in &mut endpoints.endpoints {
         maps.push(std::mem::take(&mut endpoint.labels));
     }
+    for endpoint in &mut endpoints.dns {
+        maps.push(std::mem::take(&mut endpoint.labels));
+    }
 }
 
 fn take_subsets(service: &mut Service, maps: &mut Vec<HashMap<String, String>>) {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{MeshTimeouts, Retry};
+use super::{MeshOutbound, MeshTimeouts, Retry};
 
 /// Spec of the one `Mesh`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +24,9 @@ pub struct MeshSpec {
     /// What sidecars write down.
     #[serde(default, skip_serializing_if = "is_default")]
     pub telemetry: Telemetry,
+    /// What leaves the mesh.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub outbound: MeshOutbound,
 }
 
 /// Mutual TLS between sidecars.

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{ConnectionPool, Duration, Labels, Limits, Retry, ServiceTimeouts};
+use super::{
+    ConnectionPool, DnsEndpoint, Duration, Labels, Limits, Retry, ServiceTimeouts, ServiceTls,
+};
 
 /// Spec of a `Service`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,9 @@ pub struct ServiceSpec {
     /// Endpoints besides those that sidecars announce.
     #[serde(default, skip_serializing_if = "is_default")]
     pub endpoints: ServiceEndpoints,
+    /// Towards endpoints outside the mesh. Unset: plaintext.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ServiceTls>,
     /// How an endpoint is chosen.
     #[serde(default, skip_serializing_if = "is_default")]
     pub load_balancing: LoadBalancing,
@@ -123,6 +128,9 @@ pub struct ServiceEndpoints {
     /// `static`: written down here.
     #[serde(default, rename = "static", skip_serializing_if = "Vec::is_empty")]
     pub fixed: Vec<StaticEndpoint>,
+    /// DNS names of servers outside the mesh.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<DnsEndpoint>,
 }
 
 /// An endpoint that is written down.

@@ -152,6 +152,7 @@ fn mesh_spec() -> impl Strategy<Value = MeshSpec> {
                 },
                 retry,
                 telemetry: Telemetry { access_log },
+                outbound: crate::model::MeshOutbound::default(),
             },
         )
 }
@@ -218,6 +219,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
         };
         ServiceEndpoints {
             fixed: endpoints.into_iter().map(endpoint).collect(),
+            dns: Vec::new(),
         }
     });
     let policy = of(select(vec![
@@ -260,6 +262,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                     service_accounts,
                     identities,
                     endpoints,
+                    tls: None,
                     load_balancing,
                     timeouts: ServiceTimeouts {
                         connect,

@@ -189,6 +189,8 @@ pub struct Mesh {
     pub mtls_mode: i32,
     #[prost(enumeration = "AccessLog", tag = "3")]
     pub access_log: i32,
+    #[prost(enumeration = "UnknownHosts", tag = "80")]
+    pub unknown_hosts: i32,
 }
 /// What the inbound side of the receiving sidecar does.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -273,6 +275,23 @@ pub struct Service {
     /// What a caller's sidecar lets through. Unset: everything.
     #[prost(message, optional, tag = "50")]
     pub limits: ::core::option::Option<CallerLimits>,
+    /// TLS towards endpoints without `mtls`. Unset: plaintext.
+    #[prost(message, optional, tag = "80")]
+    pub tls: ::core::option::Option<OriginTls>,
+}
+/// TLS 1.2 or 1.3 towards a server outside the mesh, whose certificate is verified and which gets none of ours.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OriginTls {
+    /// Sent to the server, and the name that its certificate must have. Empty: the endpoint's DNS name; for an endpoint that
+    /// is an IP address nothing is sent, and the certificate must have the address.
+    #[prost(string, tag = "1")]
+    pub sni: ::prost::alloc::string::String,
+    /// Trusted roots, DER. Empty: those of the sidecar's system.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub ca_certificates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Names of which the certificate must have one, in place of `sni`. Empty: `sni`.
+    #[prost(string, repeated, tag = "3")]
+    pub subject_alt_names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServicePort {
@@ -1120,6 +1139,29 @@ pub struct Endpoints {
     pub service: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "2")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
+    /// Names whose addresses are endpoints too; each sidecar looks them up.
+    #[prost(message, repeated, tag = "80")]
+    pub dns: ::prost::alloc::vec::Vec<DnsEndpoint>,
+}
+/// All addresses (A and AAAA records) of a DNS name.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DnsEndpoint {
+    /// Lower case, without a port.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    /// 0: the port of the service that the request came for.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(map = "string, string", tag = "3")]
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Of each address, at least 1.
+    #[prost(uint32, tag = "4")]
+    pub weight: u32,
+    #[prost(string, tag = "5")]
+    pub zone: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Endpoint {
@@ -1180,6 +1222,38 @@ impl EndpointState {
             "ENDPOINT_STATE_READY" => Some(Self::Ready),
             "ENDPOINT_STATE_NOT_READY" => Some(Self::NotReady),
             "ENDPOINT_STATE_DRAINING" => Some(Self::Draining),
+            _ => None,
+        }
+    }
+}
+/// What a sidecar does with a request for a host that no service answers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UnknownHosts {
+    Unspecified = 0,
+    /// It is answered with 404. The default.
+    Refuse = 1,
+    /// The host is looked up in DNS, and the request goes there without TLS of the sidecar's; CONNECT opens a tunnel.
+    PassThrough = 2,
+}
+impl UnknownHosts {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNKNOWN_HOSTS_UNSPECIFIED",
+            Self::Refuse => "UNKNOWN_HOSTS_REFUSE",
+            Self::PassThrough => "UNKNOWN_HOSTS_PASS_THROUGH",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNKNOWN_HOSTS_UNSPECIFIED" => Some(Self::Unspecified),
+            "UNKNOWN_HOSTS_REFUSE" => Some(Self::Refuse),
+            "UNKNOWN_HOSTS_PASS_THROUGH" => Some(Self::PassThrough),
             _ => None,
         }
     }

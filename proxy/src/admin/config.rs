@@ -12,6 +12,7 @@ use crate::policy::{
     InboundPort, Match, Protocol, Retry, Rule, Service, Snapshot, StringMatch, Timeouts,
 };
 use crate::shared::Shared;
+use crate::tls::OriginSettings;
 
 pub(super) fn describe(shared: &Shared) -> Value {
     let snapshot = shared.snapshot.load();
@@ -23,6 +24,7 @@ pub(super) fn describe(shared: &Shared) -> Value {
         "mesh": {
             "mtls": if snapshot.mesh.permissive { "permissive" } else { "strict" },
             "access_log": snapshot.mesh.access_log.map(access_log),
+            "unknown_hosts": if snapshot.mesh.pass_through { "pass-through" } else { "refuse" },
         },
         "hosts": hosts(&snapshot),
         "services": services(&snapshot),
@@ -40,7 +42,7 @@ fn identity(shared: &Shared) -> Value {
     })
 }
 
-fn rfc3339(time: SystemTime) -> Option<String> {
+pub(super) fn rfc3339(time: SystemTime) -> Option<String> {
     jiff::Timestamp::try_from(time)
         .ok()
         .map(|time| format!("{time:.0}"))
@@ -99,6 +101,8 @@ fn service(service: &Service) -> Value {
             "ewma_decay_ms": millis(upstream.endpoints.decay()),
         },
         "endpoints": upstream.endpoints.endpoints().len(),
+        "dns": upstream.names.iter().map(|name| &*name.host).collect::<Vec<_>>(),
+        "tls": upstream.tls.as_ref().map(|tls| origin_tls(&tls.settings)),
         "connect_timeout_ms": millis(upstream.connect_timeout),
         "tcp_idle_timeout_ms": service.tcp.idle.map(millis),
         "tcp_lifetime_ms": service.tcp.lifetime.map(millis),
@@ -119,6 +123,14 @@ fn connection_pool(pool: &ConnectionPool) -> Value {
         "max_age_ms": pool.max_age.map(millis),
         "max_requests": pool.max_requests,
         "pre_warm": pool.pre_warm,
+    })
+}
+
+fn origin_tls(settings: &OriginSettings) -> Value {
+    json!({
+        "sni": settings.server_name.as_ref().map(|name| name.to_str()),
+        "ca_certificates": if settings.roots.is_empty() { "system" } else { "given" },
+        "subject_alt_names": settings.names.iter().map(|name| name.to_str()).collect::<Vec<_>>(),
     })
 }
 

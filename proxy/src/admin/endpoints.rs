@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::balance::EndpointStats;
+use crate::dns::Name;
 use crate::shared::Shared;
 
 pub(super) fn describe(shared: &Shared) -> Value {
@@ -19,7 +20,25 @@ pub(super) fn describe(shared: &Shared) -> Value {
             })
         })
         .collect();
-    json!({ "version": snapshot.version, "services": services })
+    json!({
+        "version": snapshot.version,
+        "services": services,
+        "dns": snapshot.names.iter().map(|each| name(each)).collect::<Vec<_>>(),
+    })
+}
+
+/// A DNS name, and what came of looking it up.
+fn name(name: &Name) -> Value {
+    let standing = name.standing();
+    json!({
+        "service": &*name.service,
+        "host": &*name.host,
+        "addresses": standing.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "ttl_s": standing.answered_at.map(|_| standing.ttl.as_secs()),
+        "answer_age_s": standing.answered_at.map(|at| at.elapsed().as_secs()),
+        "error": standing.trouble.as_ref().map(|(trouble, _)| trouble.to_string()),
+        "error_at": standing.trouble.as_ref().and_then(|(_, at)| super::config::rfc3339(*at)),
+    })
 }
 
 fn endpoint(stats: &EndpointStats) -> Value {
@@ -31,6 +50,8 @@ fn endpoint(stats: &EndpointStats) -> Value {
         "labels": endpoint.labels,
         "ports": endpoint.ports,
         "mtls": endpoint.mtls,
+        "host": endpoint.outside.as_ref().and_then(|outside| outside.host.as_deref()),
+        "tls": endpoint.outside.as_ref().is_some_and(|outside| outside.tls.is_some()),
         "identity": endpoint.identity.as_ref().map(|id| id.as_str()),
         "zone": &*endpoint.zone,
         "instance": &*endpoint.instance,

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::balance::{DEFAULT_DECAY, Endpoint, EndpointSet, Policy};
+use crate::dns::Names;
 use crate::policy::{
     Backend, Detection, HeaderMatch, HostEntry, HostMatch, InboundPort, Match, MeshPolicy,
     Protocol, QueryParamMatch, Recovery, Retry, Rule, Service, ServicePort, Snapshot, StringMatch,
@@ -93,6 +94,7 @@ fn endpoint() -> Arc<Endpoint> {
         zone: "a".into(),
         instance: "7d1f".into(),
         load: Arc::default(),
+        outside: None,
         health: Arc::default(),
     })
 }
@@ -110,6 +112,9 @@ fn snapshot() -> Snapshot {
         detection: Detection::default(),
     }];
     let upstream = Arc::new(Upstream {
+        names: Box::default(),
+        tls: None,
+        has_loop: false,
         service: "default/chat".into(),
         ports: ports.clone(),
         identities: vec!["spiffe://outrigger.local/ns/default/sa/*".parse().unwrap()],
@@ -175,11 +180,15 @@ fn snapshot() -> Snapshot {
         upstream,
         tcp: TcpLimits::default(),
     });
+    let mut names = Names::unresolved(Arc::default());
     Snapshot {
         version: 7,
+        // An address is its own answer.
+        names: vec![names.want(&"default/llm".into(), &"192.0.2.1".into())],
         mesh: MeshPolicy {
             permissive: false,
             access_log: None,
+            pass_through: false,
         },
         hosts: HashMap::from([
             (
@@ -263,7 +272,7 @@ async fn the_configuration() {
         "proxy_version": env!("CARGO_PKG_VERSION"),
         "drain": "running",
         "identity": null,
-        "mesh": { "mtls": "strict", "access_log": null },
+        "mesh": { "mtls": "strict", "access_log": null, "unknown_hosts": "refuse" },
         "hosts": { "chat": { "service": "default/chat", "port": 80 }, "nobody.example": null },
         "services": {
             "default/chat": {
@@ -271,6 +280,8 @@ async fn the_configuration() {
                 "server_identities": ["spiffe://outrigger.local/ns/default/sa/*"],
                 "load_balancing": { "policy": "peak-ewma", "ewma_decay_ms": 10_000 },
                 "endpoints": 1,
+                "dns": [],
+                "tls": null,
                 "connect_timeout_ms": 1000,
                 "tcp_idle_timeout_ms": null, "tcp_lifetime_ms": null,
                 "connection_pool": pool,
@@ -342,6 +353,8 @@ async fn the_endpoints() {
                 "labels": { "version": "v1" },
                 "ports": [],
                 "mtls": true,
+                "host": null,
+                "tls": false,
                 "identity": "spiffe://outrigger.local/ns/default/sa/chat",
                 "zone": "a",
                 "instance": "7d1f",
@@ -350,6 +363,15 @@ async fn the_endpoints() {
                 "picks": 2,
                 "failures": 1,
             }],
+        }],
+        "dns": [{
+            "service": "default/llm",
+            "host": "192.0.2.1",
+            "addresses": ["192.0.2.1"],
+            "ttl_s": 300,
+            "answer_age_s": 0,
+            "error": null,
+            "error_at": null,
         }],
     });
     assert_eq!(found, expected);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::clock;
 use super::load::{FAILURE_PENALTY, Load};
 use crate::identity::SpiffeId;
+use crate::policy::Outside;
 use crate::resilience::health::Health;
 
 /// An endpoint as the control plane described it, its load and its health.
@@ -29,6 +30,8 @@ pub struct Endpoint {
     pub zone: Arc<str>,
     /// The sidecar's run; empty for static endpoints.
     pub instance: Arc<str>,
+    /// A server outside the mesh that has a name or TLS. `None`: a sidecar, or an address without either.
+    pub outside: Option<Arc<Outside>>,
     pub load: Arc<Load>,
     pub health: Arc<Health>,
 }

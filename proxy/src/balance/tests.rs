@@ -32,6 +32,7 @@ fn endpoint(index: usize, weight: u32) -> Arc<Endpoint> {
         zone: "".into(),
         instance: index.to_string().into(),
         load: Arc::default(),
+        outside: None,
         health: Arc::default(),
     })
 }

@@ -26,6 +26,7 @@ pub(super) struct File {
     pub metrics_listen: Option<SocketAddr>,
     pub serve: Vec<ServeFile>,
     pub tcp: Vec<TcpFile>,
+    pub dns_servers: Vec<DnsServer>,
     pub labels: BTreeMap<String, String>,
     pub workers: Option<usize>,
     pub access_log: Option<AccessLogFlag>,
@@ -34,6 +35,19 @@ pub(super) struct File {
     pub log_format: Option<LogFormat>,
     #[serde(deserialize_with = "duration::deserialize")]
     pub drain_timeout: Option<Duration>,
+}
+
+/// Written `IP` or `IP:PORT`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "String")]
+pub(super) struct DnsServer(pub SocketAddr);
+
+impl TryFrom<String> for DnsServer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<DnsServer, String> {
+        super::flags::dns_server(&text).map(DnsServer)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

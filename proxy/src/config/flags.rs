@@ -1,6 +1,6 @@
 //! Command line and environment.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -103,6 +103,17 @@ pub struct Flags {
         help_heading = "Services"
     )]
     pub tcp: Vec<TcpListener>,
+
+    /// DNS server for names outside the mesh; repeatable [default: those of /etc/resolv.conf]
+    #[arg(
+        long = "dns-server",
+        value_name = "IP[:PORT]",
+        env = "OUTRIGGER_DNS_SERVER",
+        value_delimiter = ',',
+        value_parser = dns_server,
+        help_heading = "Services"
+    )]
+    pub dns_servers: Vec<SocketAddr>,
 
     /// For requests of the application [default: 127.0.0.1:15001]
     #[arg(
@@ -253,6 +264,21 @@ fn tcp(text: &str) -> Result<TcpListener, String> {
         port,
         listen,
     })
+}
+
+/// An address, with DNS' own port where none is given.
+pub(super) fn dns_server(text: &str) -> Result<SocketAddr, String> {
+    const PORT: u16 = 53;
+    let address = match text.parse::<IpAddr>() {
+        Ok(ip) => SocketAddr::new(ip, PORT),
+        Err(_) => text.parse().map_err(|_| {
+            format!("{text:?} is not IP or IP:PORT, e.g. 10.96.0.10 or [fd00::a]:53")
+        })?,
+    };
+    if address.port() == 0 || address.ip().is_unspecified() {
+        return Err(format!("{text:?} is no address that can be asked"));
+    }
+    Ok(address)
 }
 
 fn service_and_address<A: FromStr>(

@@ -35,6 +35,8 @@ pub struct Config {
     pub inbound_advertise: Option<SocketAddr>,
     pub serve: Vec<Serve>,
     pub tcp: Vec<TcpListener>,
+    /// Asked for names outside the mesh. Empty: those of the system.
+    pub dns_servers: Vec<SocketAddr>,
     pub labels: BTreeMap<String, String>,
     /// Threads of the data path, at least 1.
     pub workers: usize,
@@ -216,6 +218,10 @@ fn merge(flags: Flags, file: file::File) -> Result<Config, ConfigError> {
         inbound_advertise,
         serve,
         tcp,
+        dns_servers: match flags.dns_servers.is_empty() {
+            true => file.dns_servers.into_iter().map(|it| it.0).collect(),
+            false => flags.dns_servers,
+        },
         labels,
         workers,
         access_log: access_log.unwrap_or(AccessLogFlag::Errors).into(),

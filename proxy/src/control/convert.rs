@@ -3,12 +3,13 @@
 
 mod connections;
 mod filters;
+mod outside;
 mod recovery;
 mod service;
 
 pub(super) use filters::FilterSpec;
 pub(super) use recovery::{FallbackToSpec, RecoverySpec};
-pub(super) use service::{server_name, sni};
+pub(super) use service::{made_up, server_name, sni};
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,9 +23,10 @@ use crate::balance::{self, EndpointKey};
 use crate::identity::spiffe::check_label;
 use crate::identity::{SpiffeId, SpiffePattern};
 use crate::policy::{
-    AccessLogMode, ConnectionPool, Detection, Match, MeshPolicy, Protocol, Retry, ServicePort,
-    TcpLimits, Timeouts,
+    AccessLogMode, ConnectionPool, Detection, Match, MeshPolicy, Outside, Protocol, Retry,
+    ServicePort, TcpLimits, Timeouts,
 };
+use crate::tls::OriginTls;
 
 /// A resource, checked. References to other resources are names still.
 #[derive(Clone, Debug)]
@@ -33,7 +35,7 @@ pub(super) enum Spec {
     Workload(Vec<InboundSpec>),
     Host(HostSpec),
     Service(Arc<ServiceSpec>),
-    Endpoints(Vec<EndpointSpec>),
+    Endpoints(EndpointsSpec),
 }
 
 #[derive(Clone, Debug)]
@@ -64,6 +66,8 @@ pub(super) struct ServiceSpec {
     pub connect_timeout: Duration,
     pub tcp: TcpLimits,
     pub pool: Arc<ConnectionPool>,
+    /// Towards endpoints outside the mesh. `None`: plaintext.
+    pub tls: Option<Arc<OriginTls>>,
 }
 
 #[derive(Debug)]
@@ -104,6 +108,24 @@ pub(super) struct BackendSpec {
     pub subset: BTreeMap<String, String>,
 }
 
+#[derive(Clone, Debug, Default)]
+pub(super) struct EndpointsSpec {
+    /// By their addresses.
+    pub fixed: Vec<EndpointSpec>,
+    pub dns: Vec<DnsSpec>,
+}
+
+/// All addresses of a name.
+#[derive(Clone, Debug)]
+pub(super) struct DnsSpec {
+    pub host: Arc<str>,
+    /// `None`: the service's own, each.
+    pub port: Option<u16>,
+    pub labels: BTreeMap<String, String>,
+    pub weight: u32,
+    pub zone: Arc<str>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EndpointSpec {
     pub address: SocketAddr,
@@ -114,6 +136,8 @@ pub(super) struct EndpointSpec {
     pub mtls: bool,
     pub zone: Arc<str>,
     pub instance: Arc<str>,
+    /// Set where the service or a name makes it one; nothing on the wire.
+    pub outside: Option<Arc<Outside>>,
 }
 
 impl EndpointSpec {
@@ -153,7 +177,10 @@ pub(super) fn resource(resource: &wire::Resource, trust_domain: &str) -> Result<
         }
         ("endpoints", Body::Endpoints(endpoints)) => {
             same_name(rest, &endpoints.service)?;
-            list("endpoints", &endpoints.endpoints, endpoint).map(Spec::Endpoints)
+            Ok(Spec::Endpoints(EndpointsSpec {
+                fixed: list("endpoints", &endpoints.endpoints, endpoint)?,
+                dns: list("dns", &endpoints.dns, outside::dns_endpoint)?,
+            }))
         }
         (kind, _) => Err(format!(
             "name: a resource called {kind:?} has another kind's body"
@@ -190,9 +217,14 @@ fn mesh_policy(mesh: &wire::Mesh, trust_domain: &str) -> Result<MeshPolicy, Reas
         wire::AccessLog::Errors => Some(AccessLogMode::Errors),
         wire::AccessLog::All => Some(AccessLogMode::All),
     };
+    let pass_through = match known::<wire::UnknownHosts>("unknown_hosts", mesh.unknown_hosts)? {
+        wire::UnknownHosts::Unspecified | wire::UnknownHosts::Refuse => false,
+        wire::UnknownHosts::PassThrough => true,
+    };
     Ok(MeshPolicy {
         permissive,
         access_log,
+        pass_through,
     })
 }
 
@@ -237,6 +269,7 @@ fn endpoint(endpoint: &wire::Endpoint) -> Result<EndpointSpec, Reason> {
         mtls: endpoint.mtls,
         zone: endpoint.zone.as_str().into(),
         instance: endpoint.instance.as_str().into(),
+        outside: None,
     })
 }
 

@@ -11,11 +11,19 @@ use crate::resilience::health::Health;
 /// Port (`None`: whichever) and labels.
 type Filter = (Option<u16>, BTreeMap<String, String>);
 
+/// What endpoints were made from: equal versions mean equal endpoints.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Version {
+    /// Of the `endpoints/…` resource. `None`: there is none.
+    pub resource: Option<u64>,
+    /// The snapshot's number where DNS or TLS may have changed them without a new resource; 0 where nothing else can.
+    pub round: u64,
+}
+
 /// Endpoints and sets as of the last snapshot. Sets that are still right are handed out again.
 #[derive(Debug)]
 pub(super) struct ServiceEndpoints {
-    /// Version of the `endpoints/…` resource. `None`: there is none.
-    version: Option<u64>,
+    version: Version,
     policy: Policy,
     decay: Duration,
     endpoints: Vec<Arc<Endpoint>>,
@@ -25,7 +33,7 @@ pub(super) struct ServiceEndpoints {
 impl Default for ServiceEndpoints {
     fn default() -> ServiceEndpoints {
         ServiceEndpoints {
-            version: None,
+            version: Version::default(),
             policy: Policy::default(),
             decay: DEFAULT_DECAY,
             endpoints: Vec::new(),
@@ -38,7 +46,7 @@ impl ServiceEndpoints {
     /// Takes over what is true now. Returns whether any set is another one than before.
     pub(super) fn update(
         &mut self,
-        version: Option<u64>,
+        version: Version,
         specs: &[EndpointSpec],
         (policy, decay): (Policy, Duration),
     ) -> bool {
@@ -126,6 +134,7 @@ fn carry_over(before: &[Arc<Endpoint>], specs: &[EndpointSpec]) -> Vec<Arc<Endpo
             weight: spec.weight,
             zone: spec.zone.clone(),
             instance: spec.instance.clone(),
+            outside: spec.outside.clone(),
             load: load.clone(),
             health: health.clone(),
         })
@@ -142,4 +151,5 @@ fn is_same(endpoint: &Endpoint, spec: &EndpointSpec) -> bool {
         && endpoint.weight == spec.weight
         && endpoint.zone == spec.zone
         && endpoint.instance == spec.instance
+        && endpoint.outside == spec.outside
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use crate::policy::{HostEntry, Service, Snapshot};
 use crate::shared::Shared;
@@ -31,6 +31,8 @@ pub struct Lookups {
 pub struct LookupQueue {
     pub(super) wanted: mpsc::Receiver<Box<str>>,
     pub(super) changed: watch::Sender<u64>,
+    /// Woken when a DNS name has another standing.
+    pub(super) resolved: Arc<Notify>,
 }
 
 impl Lookups {
@@ -42,7 +44,12 @@ impl Lookups {
             wanted: wanted_sender,
             changed: changed_receiver,
         };
-        (lookups, LookupQueue { wanted, changed })
+        let queue = LookupQueue {
+            wanted,
+            changed,
+            resolved: Arc::default(),
+        };
+        (lookups, queue)
     }
 
     /// What the authority (`name` or `name:port`) means: from the snapshot, else from the control plane. `None`: there

@@ -12,6 +12,7 @@ mod cache;
 pub mod channel;
 mod convert;
 mod endpoints;
+mod located;
 pub mod lookup;
 mod readiness;
 mod resources;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::config::{Serve, full_name};
+use crate::dns::{Names, OwnListeners, Resolver};
 use crate::identity::keeper::IdentityReceiver;
 use crate::identity::{Identity, SpiffeId};
 use crate::shared::Shared;
@@ -62,6 +64,10 @@ pub struct Settings {
     /// Services that have a TCP listener, `<namespace>/<name>`.
     pub called: Vec<Arc<str>>,
     pub data_dir: Option<PathBuf>,
+    /// DNS servers in place of the system's.
+    pub dns_servers: Vec<SocketAddr>,
+    /// All of the sidecar's listeners: no DNS name may lead back to one.
+    pub own_listeners: Vec<SocketAddr>,
 }
 
 /// A port of a service that this sidecar stands in front of.
@@ -103,12 +109,19 @@ pub async fn run(
         .iter()
         .map(|it| ((it.service.clone(), it.port), it.serve.application.clone()))
         .collect();
+    let names = Names::new(
+        Resolver::new(settings.dns_servers.clone()).look_up(),
+        OwnListeners::new(settings.own_listeners.clone()),
+        shared.metrics.clone(),
+        queue.resolved.clone(),
+    );
     let mut state = State::new(
         id,
         shared.clone(),
         queue.changed.clone(),
         applications,
         settings.data_dir.clone(),
+        names,
     );
     for service in &settings.called {
         state.pin_service(service);
@@ -185,6 +198,7 @@ async fn meanwhile<T>(
         tokio::select! {
             done = &mut future => return done,
             Some(name) = queue.wanted.recv() => drop(state.ask(&[name])),
+            () = queue.resolved.notified() => state.publish(),
             () = drain.started(), if !told => {
                 told = true;
                 drain.announced();

@@ -103,14 +103,14 @@ impl Resources {
         }
     }
 
-    pub(super) fn endpoints(&self, service: &str) -> (Option<u64>, &[convert::EndpointSpec]) {
-        match self.held.get(&format!("endpoints/{service}")) {
-            Some(Held {
+    pub(super) fn endpoints(&self, service: &str) -> Option<(u64, &convert::EndpointsSpec)> {
+        match self.held.get(&format!("endpoints/{service}"))? {
+            Held {
                 version,
                 spec: Spec::Endpoints(endpoints),
                 ..
-            }) => (Some(*version), endpoints),
-            _ => (None, &[]),
+            } => Some((*version, endpoints)),
+            _ => None,
         }
     }
 }

@@ -138,6 +138,10 @@ impl Session<'_> {
                     names.clear();
                     subscribe.map_or(Ok(()), |subscribe| link.send(Up::Subscribe(subscribe)))
                 }
+                () = self.queue.resolved.notified() => {
+                    self.state.publish();
+                    Ok(())
+                }
                 // The loop begins with the announcement.
                 Ok(()) = self.ready.changed() => Ok(()),
                 Ok(()) = self.identity.changed() => return Ended::Renewed,

@@ -4,16 +4,21 @@
 //! policy are the same keeps its place in the round, a service keeps its retry budget, and a service of which nothing
 //! changed is the same object in the next snapshot.
 
+mod passthrough;
 mod recovery;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::convert::{BackendSpec, FilterSpec, RuleSpec, ServiceSpec, Spec, server_name, sni};
+use super::convert::{
+    BackendSpec, EndpointsSpec, FilterSpec, RuleSpec, ServiceSpec, Spec, server_name, sni,
+};
 use super::endpoints::ServiceEndpoints;
+use super::located::locate;
 use super::resources::Resources;
 use crate::address::Address;
+use crate::dns::Names;
 use crate::policy::filters::{Filter, Mirror};
 use crate::policy::{
     Backend, Filters, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Snapshot, Turns,
@@ -22,6 +27,8 @@ use crate::policy::{
 use crate::resilience::RetryBudget;
 use crate::telemetry::Direction;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::OriginTls;
+use passthrough::PassThrough;
 
 /// How long a copy of a request may take where the route has no time for requests: as long as a long answer of a model.
 const MIRROR_LIMIT: Duration = Duration::from_secs(300);
@@ -38,6 +45,12 @@ pub(super) struct Builder {
     destinations: HashMap<Arc<str>, Destination>,
     services: HashMap<Arc<str>, (Arc<ServiceSpec>, Arc<Service>)>,
     budgets: HashMap<(Arc<str>, u32, u32), Arc<RetryBudget>>,
+    names: Names,
+    pass_through: PassThrough,
+    /// New services of which a DNS name has no first answer yet: requests wait for it as they wait for the control plane.
+    waiting: HashSet<Arc<str>>,
+    /// Snapshots so far.
+    round: u64,
 }
 
 /// A service as something that requests go to.
@@ -47,6 +60,8 @@ struct Destination {
     spec: Option<Arc<ServiceSpec>>,
     endpoints: ServiceEndpoints,
     upstream: Arc<Upstream>,
+    /// The same object for as long as the settings are the same: connections belong to it.
+    tls: Option<Arc<OriginTls>>,
 }
 
 impl Builder {
@@ -54,6 +69,7 @@ impl Builder {
         trust_domain: &str,
         applications: Applications,
         metrics: Arc<Metrics>,
+        names: Names,
     ) -> Builder {
         Builder {
             trust_domain: trust_domain.into(),
@@ -62,11 +78,17 @@ impl Builder {
             destinations: HashMap::new(),
             services: HashMap::new(),
             budgets: HashMap::new(),
+            names,
+            pass_through: PassThrough::default(),
+            waiting: HashSet::new(),
+            round: 0,
         }
     }
 
     /// The snapshot for what is held now.
     pub(super) fn build(&mut self, resources: &Resources) -> Snapshot {
+        self.round += 1;
+        self.names.begin();
         self.build_destinations(resources);
         self.build_services(resources);
 
@@ -78,7 +100,9 @@ impl Builder {
             ..Snapshot::default()
         };
         for (name, (_, service)) in &self.services {
-            snapshot.services.insert(name.clone(), service.clone());
+            if !self.waiting.contains(name) {
+                snapshot.services.insert(name.clone(), service.clone());
+            }
         }
         for (name, held) in &resources.held {
             match &held.spec {
@@ -113,6 +137,7 @@ impl Builder {
                         };
                         snapshot.hosts.insert(authority.into(), entry);
                     }
+                    None if self.waiting.contains(&host.service) => {}
                     None => {
                         snapshot.unusable.insert(name.as_str().into());
                     }
@@ -120,10 +145,13 @@ impl Builder {
                 Spec::Service(_) | Spec::Endpoints(_) => {}
             }
         }
+        self.pass_through.begin();
         for name in &resources.absent {
             match name.strip_prefix("host/") {
                 Some(authority) => {
-                    snapshot.hosts.insert(authority.into(), HostEntry::Absent);
+                    if let Some(entry) = self.absent(authority, snapshot.mesh.pass_through) {
+                        snapshot.hosts.insert(authority.into(), entry);
+                    }
                 }
                 None => {
                     snapshot.unusable.insert(name.as_str().into());
@@ -135,7 +163,16 @@ impl Builder {
                 snapshot.unusable.insert(name.as_str().into());
             }
         }
+        snapshot.names = self.names.end();
         snapshot
+    }
+
+    /// What a host means that the control plane does not know. `None`: that is not clear yet.
+    fn absent(&mut self, authority: &str, pass_through: bool) -> Option<HostEntry> {
+        match pass_through {
+            true => self.pass_through(authority),
+            false => Some(HostEntry::Absent),
+        }
     }
 
     /// All services that rules can name, with their endpoints.
@@ -151,7 +188,7 @@ impl Builder {
                 .chain([&service.name]);
             for name in names {
                 if !self.destinations.contains_key(name) {
-                    let made = destination(resources, name, before.remove(name));
+                    let made = self.destination(resources, name, before.remove(name));
                     self.destinations.insert(name.clone(), made);
                 }
             }
@@ -161,6 +198,8 @@ impl Builder {
     fn build_services(&mut self, resources: &Resources) {
         let before = std::mem::take(&mut self.services);
         let budgets_before = std::mem::take(&mut self.budgets);
+        self.waiting
+            .retain(|name| resources.service(name).is_some());
         for held in resources.held.values() {
             let Spec::Service(spec) = &held.spec else {
                 continue;
@@ -181,8 +220,89 @@ impl Builder {
                 let old = before.get(&spec.name).map(|(_, service)| &**service);
                 Arc::new(self.service(spec, old))
             });
+            let is_new = !before.contains_key(&spec.name) || self.waiting.contains(&spec.name);
+            if is_new && is_pending(&service) {
+                self.waiting.insert(spec.name.clone());
+            } else {
+                self.waiting.remove(&spec.name);
+            }
             self.services
                 .insert(spec.name.clone(), (spec.clone(), service));
+        }
+    }
+
+    fn destination(
+        &mut self,
+        resources: &Resources,
+        name: &Arc<str>,
+        before: Option<Destination>,
+    ) -> Destination {
+        let Some(spec) = resources.service(name) else {
+            // Also keeps an empty destination the same object, so that what names it is kept, too.
+            return match before {
+                Some(before) if before.spec.is_none() => before,
+                _ => Destination {
+                    spec: None,
+                    endpoints: ServiceEndpoints::default(),
+                    upstream: Arc::new(nowhere(name)),
+                    tls: None,
+                },
+            };
+        };
+        self.known_destination(spec, resources.endpoints(name), before)
+    }
+
+    fn known_destination(
+        &mut self,
+        spec: &Arc<ServiceSpec>,
+        held: Option<(u64, &EndpointsSpec)>,
+        before: Option<Destination>,
+    ) -> Destination {
+        let (old_spec, mut endpoints, old_upstream, old_tls) = match before {
+            Some(before) => (
+                before.spec,
+                before.endpoints,
+                Some(before.upstream),
+                before.tls,
+            ),
+            None => (None, ServiceEndpoints::default(), None, None),
+        };
+        let tls = match (old_tls, &spec.tls) {
+            (Some(old), Some(new)) if old.settings == new.settings => Some(old),
+            (_, new) => new.clone(),
+        };
+        let located = locate(spec, tls.as_ref(), held, &mut self.names, self.round);
+        let changed = endpoints.update(
+            located.version,
+            &located.endpoints,
+            (spec.policy, spec.decay),
+        );
+        let same_spec = old_spec.as_ref().is_some_and(|old| Arc::ptr_eq(old, spec));
+        let same_names = |old: &Upstream| {
+            let same = |(one, other)| Arc::ptr_eq(one, other);
+            old.has_loop == located.has_loop
+                && old.names.len() == located.names.len()
+                && old.names.iter().zip(&located.names).all(same)
+        };
+        let upstream = match old_upstream {
+            Some(upstream) if same_spec && !changed && same_names(&upstream) => upstream,
+            _ => Arc::new(Upstream {
+                service: spec.name.clone(),
+                ports: spec.ports.clone(),
+                identities: spec.identities.clone(),
+                connect_timeout: spec.connect_timeout,
+                pool: Arc::clone(&spec.pool),
+                endpoints: endpoints.all(),
+                names: located.names,
+                tls: tls.clone(),
+                has_loop: located.has_loop,
+            }),
+        };
+        Destination {
+            spec: Some(spec.clone()),
+            endpoints,
+            upstream,
+            tls,
         }
     }
 
@@ -307,41 +427,14 @@ fn budget_key(service: &ServiceSpec, rule: &RuleSpec) -> (Arc<str>, u32, u32) {
     (service.name.clone(), rule.budget.0, rule.budget.1)
 }
 
-fn destination(resources: &Resources, name: &Arc<str>, before: Option<Destination>) -> Destination {
-    let Some(spec) = resources.service(name) else {
-        // Also keeps an empty destination the same object, so that what names it is kept, too.
-        return match before {
-            Some(before) if before.spec.is_none() => before,
-            _ => Destination {
-                spec: None,
-                endpoints: ServiceEndpoints::default(),
-                upstream: Arc::new(nowhere(name)),
-            },
-        };
-    };
-    let (old_spec, mut endpoints, old_upstream) = match before {
-        Some(before) => (before.spec, before.endpoints, Some(before.upstream)),
-        None => (None, ServiceEndpoints::default(), None),
-    };
-    let (version, specs) = resources.endpoints(name);
-    let changed = endpoints.update(version, specs, (spec.policy, spec.decay));
-    let same_spec = old_spec.as_ref().is_some_and(|old| Arc::ptr_eq(old, spec));
-    let upstream = match old_upstream {
-        Some(upstream) if same_spec && !changed => upstream,
-        _ => Arc::new(Upstream {
-            service: name.clone(),
-            ports: spec.ports.clone(),
-            identities: spec.identities.clone(),
-            connect_timeout: spec.connect_timeout,
-            pool: Arc::clone(&spec.pool),
-            endpoints: endpoints.all(),
-        }),
-    };
-    Destination {
-        spec: Some(spec.clone()),
-        endpoints,
-        upstream,
-    }
+/// Whether a request would have to wait for a name's first answer.
+fn is_pending(service: &Service) -> bool {
+    let backends = service.rules.iter().flat_map(|rule| &rule.backends);
+    backends
+        .map(|backend| &backend.upstream)
+        .chain([&service.upstream])
+        .flat_map(|upstream| &upstream.names)
+        .any(|name| name.is_pending())
 }
 
 /// A destination that does not exist.
@@ -353,6 +446,9 @@ fn nowhere(name: &Arc<str>) -> Upstream {
         connect_timeout: Duration::from_secs(1),
         pool: Arc::default(),
         endpoints: ServiceEndpoints::default().all(),
+        names: Box::default(),
+        tls: None,
+        has_loop: false,
     }
 }
 

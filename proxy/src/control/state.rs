@@ -15,6 +15,7 @@ use super::convert::Spec;
 use super::resources::Resources;
 use super::snapshot::{Applications, Builder};
 use super::subscriptions::Subscriptions;
+use crate::dns::Names;
 use crate::identity::SpiffeId;
 use crate::shared::Shared;
 
@@ -42,8 +43,10 @@ impl State {
         changed: watch::Sender<u64>,
         applications: Applications,
         data_dir: Option<PathBuf>,
+        names: Names,
     ) -> State {
-        let builder = Builder::new(id.trust_domain(), applications, shared.metrics.clone());
+        let metrics = shared.metrics.clone();
+        let builder = Builder::new(id.trust_domain(), applications, metrics, names);
         State {
             id,
             shared,
@@ -104,7 +107,8 @@ impl State {
         refusals
     }
 
-    fn publish(&mut self) {
+    /// Makes the next snapshot of what is held, and of what is known of DNS names.
+    pub(super) fn publish(&mut self) {
         let snapshot = self.builder.build(&self.resources);
         self.shared.snapshot.store(Arc::new(snapshot));
         self.changed

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::policy::{HostEntry, Service, Snapshot};
+use crate::policy::{HostEntry, PASS_THROUGH, Service, Snapshot};
 
 /// Most names that are subscribed to because a request named them.
 pub const MAX_LOOKED_UP: usize = 4096;
 /// A name that does not exist is forgotten after this time. Asking again costs one round trip.
 const KEEP_ABSENT: Duration = Duration::from_secs(60);
+/// The same holds for a host that is passed through and was not used.
 /// A host that no request went to is forgotten after this time, with its service and endpoints.
 const KEEP_UNUSED: Duration = Duration::from_secs(15 * 60);
 
@@ -98,7 +99,13 @@ impl Subscriptions {
                     if requests != use_.requests || in_flight {
                         (use_.requests, use_.used_at) = (requests, now);
                     }
-                    now - use_.used_at < KEEP_UNUSED
+                    let is_passed_through = &*service.name == PASS_THROUGH;
+                    let keep = if is_passed_through {
+                        KEEP_ABSENT
+                    } else {
+                        KEEP_UNUSED
+                    };
+                    now - use_.used_at < keep
                 }
                 None => now - use_.asked_at < KEEP_ABSENT,
             };

@@ -99,6 +99,7 @@ pub(crate) fn endpoints(
         body: Some(Body::Endpoints(wire::Endpoints {
             service: service.into(),
             endpoints,
+            dns: Vec::new(),
         })),
     }
 }

@@ -43,6 +43,8 @@ fn settings(fake: &Fake) -> Settings {
         served: Vec::new(),
         called: Vec::new(),
         data_dir: None,
+        dns_servers: Vec::new(),
+        own_listeners: Vec::new(),
     }
 }
 

@@ -119,6 +119,7 @@ fn grpc_code(reason: Reason) -> u16 {
     match reason {
         Reason::NoRoute | Reason::UnknownService | Reason::MethodNotSupported => UNIMPLEMENTED,
         Reason::NoEndpoints
+        | Reason::DnsFailed
         | Reason::ConnectFailed
         | Reason::UpstreamUntrusted
         | Reason::UpstreamReset

@@ -158,14 +158,19 @@ fn clean_common(headers: &mut HeaderMap, met: Met) {
         headers.remove(header::PROXY_AUTHENTICATE);
     }
     if met.ours {
-        let names: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| name.as_str().starts_with(OURS))
-            .cloned()
-            .collect();
-        for name in names {
-            headers.remove(name);
-        }
+        remove_ours(headers);
+    }
+}
+
+/// Removes what sidecars say to each other.
+pub(crate) fn remove_ours(headers: &mut HeaderMap) {
+    let names: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with(OURS))
+        .cloned()
+        .collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

@@ -1,6 +1,7 @@
 //! From the application to whichever service it asks for: accept → route → balance → connect → send, retry → respond.
 
 mod filters;
+mod outside;
 pub(crate) mod request;
 mod retry;
 mod route;

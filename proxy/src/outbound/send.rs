@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::{Response, StatusCode};
 
-use super::request;
+use super::outside;
 use super::retry::{self, Next, Retries};
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
@@ -16,7 +16,7 @@ use crate::http::clock::{self, Deadline};
 use crate::http::exchange::Exchange;
 use crate::http::headers;
 use crate::http::response::ResponseBody;
-use crate::policy::{Backend, Protocol, Rule};
+use crate::policy::{Backend, Protocol, Rule, Upstream};
 use crate::pool::{self, Failure, Path, Target};
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
@@ -69,12 +69,21 @@ impl Call<'_> {
         self.backend.endpoints.has_untried(tried)
     }
 
+    /// What the endpoint's server is told of the request, where it is outside the mesh.
+    pub(super) fn outside<'e>(&'e self, endpoint: &'e Endpoint) -> Option<outside::To<'e>> {
+        Some(outside::To {
+            outside: endpoint.outside.as_deref()?,
+            service: &self.backend.upstream.service,
+        })
+    }
+
     /// Why there was no endpoint for a try.
     pub(super) fn nothing_to_pick(&self) -> Reason {
         if self.backend.endpoints.is_full() {
             Reason::CircuitOpen
         } else {
-            Reason::NoEndpoints
+            let upstream = &self.backend.upstream;
+            upstream.why_none().unwrap_or(Reason::NoEndpoints)
         }
     }
 
@@ -102,13 +111,23 @@ impl Call<'_> {
             }
             Reason::NotReady => "the sidecar has no identity yet".into(),
             Reason::LoopDetected => {
-                format!("an endpoint of {service} is this sidecar's own outbound listener")
+                format!("an endpoint of {service} is one of this sidecar's own listeners")
             }
+            Reason::DnsFailed => dns_failed(&self.backend.upstream),
             Reason::ClientGone => "the client went away".into(),
             Reason::UpgradeFailed => format!("{service} did not complete the change of protocol"),
             other => format!("{service}: {}", other.as_str()),
         }
     }
+}
+
+/// Which names have no address, and why.
+fn dns_failed(upstream: &Upstream) -> String {
+    let troubles = upstream.names.iter().filter_map(|name| {
+        let (trouble, _) = name.standing().trouble.clone()?;
+        Some(format!("{}: {trouble}", name.host))
+    });
+    troubles.collect::<Vec<_>>().join("; ")
 }
 
 /// What an endpoint answered.
@@ -237,6 +256,7 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
 async fn try_one(call: &Call<'_>, endpoint: &Endpoint) -> Result<Response<Source>, Failure> {
     let target = Target::endpoint(endpoint, call.backend);
     let request = call.request;
+    let to = call.outside(endpoint);
     let http2 = endpoint.mtls
         || matches!(call.backend.protocol, Protocol::Http2 | Protocol::Grpc)
         || request.grpc;
@@ -247,9 +267,9 @@ async fn try_one(call: &Call<'_>, endpoint: &Endpoint) -> Result<Response<Source
         interim: request.interim(),
     };
     if http2 {
-        pool::send_http2(path, || request::http2(request)).await
+        pool::send_http2(path, || outside::http2(request, to)).await
     } else {
-        pool::send_http1(path, || request::http1(request)).await
+        pool::send_http1(path, || outside::http1(request, to)).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
-use super::request;
+use super::outside;
 use super::retry::{Next, Retries};
 use super::send::Call;
 use crate::balance::{Endpoint, InFlight};
@@ -106,5 +106,8 @@ async fn try_one(call: &Call<'_>, endpoint: &Endpoint) -> Result<Response<Source
         target: &target,
         interim: None,
     };
-    pool::send_for_upgrade(path, || request::http1(call.request)).await
+    pool::send_for_upgrade(path, || {
+        outside::http1(call.request, call.outside(endpoint))
+    })
+    .await
 }

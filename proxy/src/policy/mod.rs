@@ -7,6 +7,7 @@
 mod connection;
 pub mod filters;
 pub mod matching;
+mod outside;
 mod recovery;
 mod split;
 
@@ -16,9 +17,14 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::balance::EndpointSet;
+use crate::dns::Name;
+use crate::error::Reason;
 use crate::identity::SpiffePattern;
 use crate::resilience::RetryBudget;
 use crate::telemetry::metrics::RequestMetrics;
+use crate::tls::OriginTls;
+
+pub use outside::{Outside, OutsideTls};
 
 pub use connection::{ConnectionPool, Detection, KeepAlive, TcpLimits};
 pub use filters::Filters;
@@ -41,6 +47,8 @@ pub struct Snapshot {
     /// Resources (`host/…`, `service/…`) that the control plane answered about and that cannot be used all the same: they
     /// do not exist, were refused, or lead to one such. Nobody has to wait for them.
     pub unusable: HashSet<Box<str>>,
+    /// DNS names that endpoints come from.
+    pub names: Vec<Arc<Name>>,
 }
 
 impl Snapshot {
@@ -77,6 +85,8 @@ pub struct MeshPolicy {
     pub permissive: bool,
     /// `None`: the sidecar's own setting.
     pub access_log: Option<AccessLogMode>,
+    /// Requests for hosts that no service answers to go where DNS says.
+    pub pass_through: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +142,10 @@ pub struct ServicePort {
     pub detection: Detection,
 }
 
+/// Stands for a service's name where a host belongs to none and is passed through. No service is called so: it has no
+/// namespace.
+pub const PASS_THROUGH: &str = "passthrough";
+
 /// Where requests for a service can go, whichever route leads there.
 #[derive(Debug)]
 pub struct Upstream {
@@ -144,6 +158,24 @@ pub struct Upstream {
     pub pool: Arc<ConnectionPool>,
     /// All endpoints. Subsets are sets of their own, held by [`Backend`].
     pub endpoints: Arc<EndpointSet>,
+    /// DNS names that endpoints come from.
+    pub names: Box<[Arc<Name>]>,
+    /// Towards endpoints outside the mesh. `None`: plaintext.
+    pub tls: Option<Arc<OriginTls>>,
+    /// An address of a name was left out, because it is a listener of this sidecar.
+    pub has_loop: bool,
+}
+
+impl Upstream {
+    /// Why there is no endpoint, where DNS or a loop is the reason.
+    pub fn why_none(&self) -> Option<Reason> {
+        if self.has_loop {
+            return Some(Reason::LoopDetected);
+        }
+        let troubled = |name: &Arc<Name>| name.standing().trouble.is_some();
+        let failed = self.endpoints.is_empty() && self.names.iter().any(troubled);
+        failed.then_some(Reason::DnsFailed)
+    }
 }
 
 /// One rule of a route: which requests, and what happens to them.

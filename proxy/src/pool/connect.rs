@@ -10,9 +10,10 @@ use super::{Destination, Failure, Peer, Target};
 use crate::error::Reason;
 use crate::identity::SpiffeId;
 use crate::listener::Stream;
+use crate::policy::OutsideTls;
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
-use crate::tls::{self, HandshakeFailure, TlsState};
+use crate::tls::{self, HandshakeFailure, OriginTls, TlsState};
 
 /// What a connection between sidecars carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,14 @@ impl Alpn {
             Alpn::Http2 => b"h2",
             Alpn::Http1 => b"http/1.1",
             Alpn::Tcp => b"outrigger-tcp",
+        }
+    }
+
+    fn config_outside(self, tls: &OriginTls) -> &Arc<rustls::ClientConfig> {
+        match self {
+            Alpn::Http2 => &tls.h2,
+            Alpn::Http1 => &tls.http1,
+            Alpn::Tcp => &tls.tcp,
         }
     }
 }
@@ -77,14 +86,19 @@ async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Co
         .map_err(|error| refused(&error))?;
     // Fails only where the connection is gone already, which the first write finds out.
     let _ = stream.set_nodelay(true);
-    let Some(peer) = target.peer else {
-        return Ok(Connected {
-            stream: Stream::from(stream),
-            peer: None,
-        });
+    let result = match (target.peer, target.outside) {
+        (Some(peer), _) => {
+            let tls = worker.shared.tls.load_full().ok_or(Reason::NotReady)?;
+            handshake(stream, peer, alpn, &tls).await
+        }
+        (None, Some(outside)) => handshake_outside(stream, outside, alpn).await,
+        (None, None) => {
+            return Ok(Connected {
+                stream: Stream::from(stream),
+                peer: None,
+            });
+        }
     };
-    let tls = worker.shared.tls.load_full().ok_or(Reason::NotReady)?;
-    let result = handshake(stream, peer, alpn, &tls).await;
     let metrics = &worker.shared.metrics;
     metrics.handshake(
         Direction::Outbound,
@@ -135,6 +149,27 @@ async fn handshake(
     Ok(Connected {
         stream: Stream::from(tokio_rustls::TlsStream::from(stream)),
         peer: Some(id),
+    })
+}
+
+/// With a server outside the mesh. It proves its name, and learns nothing of ours.
+async fn handshake_outside(
+    stream: TcpStream,
+    outside: &OutsideTls,
+    alpn: Alpn,
+) -> Result<Connected, HandshakeFailure> {
+    let connector = TlsConnector::from(Arc::clone(alpn.config_outside(&outside.origin)));
+    let stream = connector
+        .connect(outside.server_name.clone(), stream)
+        .await
+        .map_err(|error| tls::classify(&error))?;
+    // HTTP/2 over TLS is agreed on by ALPN (RFC 9113, section 3.3); a server that knows no ALPN speaks HTTP/1.1.
+    if alpn == Alpn::Http2 && stream.get_ref().1.alpn_protocol() != Some(alpn.name()) {
+        return Err(HandshakeFailure::Protocol);
+    }
+    Ok(Connected {
+        stream: Stream::from(tokio_rustls::TlsStream::from(stream)),
+        peer: None,
     })
 }
 

@@ -22,9 +22,10 @@ use crate::balance::{Endpoint, Load};
 use crate::error::Reason;
 use crate::http::interim::Interim;
 use crate::identity::SpiffeId;
-use crate::policy::{Backend, ConnectionPool, InboundPort, Upstream};
+use crate::policy::{Backend, ConnectionPool, InboundPort, OutsideTls, Upstream};
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
+use crate::tls::OriginTls;
 
 pub(crate) use connect::{Alpn, connect};
 pub(crate) use http1::{
@@ -73,6 +74,8 @@ pub(crate) struct Target<'a> {
     pub(crate) pool: &'a Arc<ConnectionPool>,
     /// `None`: plaintext.
     pub(crate) peer: Option<Peer<'a>>,
+    /// TLS towards a server outside the mesh, in place of `peer`.
+    pub(crate) outside: Option<&'a OutsideTls>,
     /// The endpoint that it belongs to; `None` for the application.
     pub(crate) load: Option<&'a Arc<Load>>,
 }
@@ -137,6 +140,7 @@ impl<'a> Target<'a> {
                 upstream,
                 identity: endpoint.identity.as_ref(),
             }),
+            outside: endpoint.outside.as_ref().and_then(|it| it.tls.as_ref()),
             load: Some(&endpoint.load),
         }
     }
@@ -148,6 +152,7 @@ impl<'a> Target<'a> {
             connect_timeout,
             pool: &port.pool,
             peer: None,
+            outside: None,
             load: None,
         }
     }
@@ -162,6 +167,7 @@ impl<'a> Target<'a> {
                 upstream: Arc::clone(peer.upstream),
                 identity: peer.identity.cloned(),
             }),
+            outside: self.outside.cloned(),
         }
     }
 }
@@ -172,6 +178,7 @@ struct OwnedTarget {
     connect_timeout: Duration,
     pool: Arc<ConnectionPool>,
     peer: Option<OwnedPeer>,
+    outside: Option<OutsideTls>,
 }
 
 struct OwnedPeer {
@@ -191,6 +198,7 @@ impl OwnedTarget {
                 upstream: &peer.upstream,
                 identity: peer.identity.as_ref(),
             }),
+            outside: self.outside.as_ref(),
             load: None,
         }
     }
@@ -206,6 +214,8 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct Place {
     server_name: Option<ServerName<'static>>,
+    /// What a server outside the mesh was verified with. `None`: it is within, or plaintext.
+    origin: Option<Arc<OriginTls>>,
     /// Gone when neither the configuration nor a request names the endpoint any more. `None`: the application.
     load: RefCell<Option<Weak<Load>>>,
     http1: RefCell<http1::Idle>,
@@ -220,10 +230,14 @@ impl Pool {
     fn place(&self, target: &Target<'_>) -> Rc<Place> {
         let mut places = self.places.borrow_mut();
         let at_address = places.entry(target.address.to_address()).or_default();
-        let name = target.peer.map(|peer| peer.server_name);
+        let name = target
+            .peer
+            .map(|peer| peer.server_name)
+            .or(target.outside.map(|outside| &outside.server_name));
+        let origin = target.outside.map(|outside| &outside.origin);
         let known = at_address
             .iter()
-            .find(|place| place.server_name.as_ref() == name);
+            .find(|place| place.server_name.as_ref() == name && place.is_from(origin));
         if let Some(place) = known {
             if place.is_orphan() {
                 // Another endpoint has taken the address.
@@ -233,6 +247,7 @@ impl Pool {
         }
         let place = Rc::new(Place {
             server_name: name.cloned(),
+            origin: origin.cloned(),
             load: RefCell::new(target.load.map(Arc::downgrade)),
             http1: RefCell::default(),
             http2: RefCell::default(),
@@ -272,6 +287,15 @@ impl Pool {
 }
 
 impl Place {
+    /// Whether its connections were verified with these settings: what was made with others is not for this target.
+    fn is_from(&self, origin: Option<&Arc<OriginTls>>) -> bool {
+        match (&self.origin, origin) {
+            (None, None) => true,
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            _ => false,
+        }
+    }
+
     /// Whether its endpoint is gone.
     fn is_orphan(&self) -> bool {
         let load = self.load.borrow();

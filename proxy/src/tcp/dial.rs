@@ -34,7 +34,8 @@ pub(crate) async fn dial(worker: &Rc<Worker>, backend: &Backend) -> Result<Diale
             return Err(if backend.endpoints.is_full() {
                 Reason::CircuitOpen
             } else {
-                Reason::NoEndpoints
+                let reason = backend.upstream.why_none();
+                reason.unwrap_or(Reason::NoEndpoints)
             });
         };
         if worker.is_own_outbound(endpoint.address) {

@@ -17,7 +17,7 @@ pub enum HandshakeFailure {
     Expired,
     /// A certificate of the trusted roots, but of another trust domain.
     WrongTrustDomain,
-    /// Without a SPIFFE id, or with one that is not allowed here.
+    /// Without a SPIFFE id, or with one that is not allowed here; of a server outside the mesh: for another name.
     WrongIdentity,
     /// Everything else: no TLS at all, no common version, the connection broke.
     Protocol,
@@ -93,6 +93,9 @@ fn of_certificate(error: &CertificateError) -> HandshakeFailure {
         | CertificateError::ExpiredContext { .. }
         | CertificateError::NotValidYet
         | CertificateError::NotValidYetContext { .. } => HandshakeFailure::Expired,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            HandshakeFailure::WrongIdentity
+        }
         CertificateError::Other(other) => match other.0.downcast_ref::<IdentityError>() {
             Some(IdentityError::TrustDomain { .. }) => HandshakeFailure::WrongTrustDomain,
             Some(IdentityError::Fingerprint) | None => HandshakeFailure::Untrusted,

@@ -1,6 +1,8 @@
-//! TLS between sidecars and towards the control plane: TLS 1.3 only, certificates on both sides.
+//! TLS between sidecars and towards the control plane (TLS 1.3 only, certificates on both sides), and towards servers outside
+//! the mesh (`origin`).
 
 mod failure;
+mod origin;
 mod verify;
 
 use std::fmt;
@@ -16,6 +18,7 @@ use rustls::{ClientConfig, ServerConfig};
 use crate::identity::{Identity, SpiffeId};
 
 pub use failure::{HandshakeFailure, classify, explain};
+pub use origin::{OriginSettings, OriginTls};
 pub(crate) use verify::read_leaf;
 use verify::{PeerVerifier, PinnedRoot, Who};
 

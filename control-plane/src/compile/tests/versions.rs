@@ -13,6 +13,7 @@ fn endpoints(labels: usize, weight: u32) -> Body {
             weight,
             ..Default::default()
         }],
+        dns: Vec::new(),
     })
 }
 

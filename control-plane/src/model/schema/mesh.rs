@@ -2,6 +2,7 @@
 
 use super::checks;
 use super::common::{RETRY, TIMEOUT};
+use super::egress;
 use super::shape::{Field, Object, Shape};
 
 static MTLS: Object = Object::new(&[Field::optional(
@@ -30,4 +31,5 @@ pub(super) static SPEC: Object = Object::new(&[
     Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
     Field::optional("retry", Shape::Object(&RETRY)),
     Field::optional("telemetry", Shape::Object(&TELEMETRY)),
+    Field::optional("outbound", Shape::Object(&egress::OUTBOUND)),
 ]);

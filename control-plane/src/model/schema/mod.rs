@@ -6,6 +6,7 @@
 mod checks;
 mod common;
 mod connection_pool;
+mod egress;
 mod fallback;
 mod hedge;
 mod limits;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::checks;
 use super::common::{HOSTS, LABELS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
 use super::connection_pool::CONNECTION_POOL;
+use super::egress;
 use super::limits::LIMITS;
 use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
@@ -57,7 +58,10 @@ static IDENTITIES: List = List {
     unique: &[""],
 };
 
-static ENDPOINTS: Object = Object::new(&[Field::optional("static", Shape::List(&STATIC))]);
+static ENDPOINTS: Object = Object::new(&[
+    Field::optional("static", Shape::List(&STATIC)),
+    Field::optional("dns", Shape::List(&egress::DNS)),
+]);
 static STATIC: List = List {
     item: Shape::Object(&STATIC_ENDPOINT),
     min: 0,
@@ -100,6 +104,7 @@ pub(super) static SPEC: Object = Object::new(&[
     Field::optional("serviceAccounts", Shape::List(&ACCOUNTS)),
     Field::optional("identities", Shape::List(&IDENTITIES)),
     Field::optional("endpoints", Shape::Object(&ENDPOINTS)),
+    Field::optional("tls", Shape::Object(&egress::TLS)),
     Field::optional("loadBalancing", Shape::Object(&LOAD_BALANCING)),
     Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
     Field::optional("retry", Shape::Object(&RETRY)),

@@ -10,7 +10,8 @@ use wire::string_match::Kind;
 
 use super::recovery::recovery;
 use super::{
-    BackendSpec, Reason, RuleSpec, ServiceSpec, connections, known, list, port, protocol, timeout,
+    BackendSpec, Reason, RuleSpec, ServiceSpec, connections, known, list, outside, port, protocol,
+    timeout,
 };
 use crate::balance::{self, DEFAULT_DECAY};
 use crate::policy::matching::HostMatch;
@@ -61,8 +62,23 @@ pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<Ser
             .unwrap_or(CONNECT_TIMEOUT),
         tcp: connections::tcp_limits(service.tcp_idle_timeout, service.tcp_lifetime)?,
         pool: Arc::new(pool),
+        tls: service.tls.as_ref().map(outside::tls).transpose()?,
         name,
     })
+}
+
+/// A service that no resource stands for, with its own name in place of a qualified one.
+pub(in crate::control) fn made_up(
+    wire: &wire::Service,
+    name: &str,
+    trust_domain: &str,
+) -> Option<ServiceSpec> {
+    let mut spec = service(wire, trust_domain).ok()?;
+    spec.name = name.into();
+    for backend in spec.rules.iter_mut().flat_map(|rule| &mut rule.backends) {
+        backend.service = spec.name.clone();
+    }
+    Some(spec)
 }
 
 /// What is sent as SNI to a sidecar that serves this: `<port>.<service>.<namespace>.<trust domain>`.
@@ -76,8 +92,10 @@ pub(in crate::control) fn server_name(
 
 /// The text of [`server_name`].
 pub(in crate::control) fn sni(service: &str, port: u16, trust_domain: &str) -> String {
-    let (namespace, name) = service.split_once('/').unwrap_or(("", service));
-    format!("{port}.{name}.{namespace}.{trust_domain}")
+    match service.split_once('/') {
+        Some((namespace, name)) => format!("{port}.{name}.{namespace}.{trust_domain}"),
+        None => format!("{port}.{service}.{trust_domain}"),
+    }
 }
 
 fn load_balancing(

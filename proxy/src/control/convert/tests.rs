@@ -225,6 +225,7 @@ fn the_trust_domain_of_the_mesh_is_this_one() {
             trust_domain: trust_domain.into(),
             mtls_mode: mode,
             access_log: 0,
+            unknown_hosts: 0,
         })),
     };
     assert!(resource(&mesh(TRUST_DOMAIN, 0), TRUST_DOMAIN).is_ok());

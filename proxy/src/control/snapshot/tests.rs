@@ -9,6 +9,7 @@ use super::{Applications, Builder};
 use crate::balance::{Endpoint, Policy};
 use crate::control::resources::Resources;
 use crate::control::testing::{delta, endpoint, endpoints, host, mesh, rule_to, service};
+use crate::dns::Names;
 use crate::policy::{HostEntry, Service, Snapshot};
 use crate::telemetry::metrics::Metrics;
 
@@ -27,7 +28,12 @@ impl World {
         );
         World {
             resources: Resources::new(false),
-            builder: Builder::new("outrigger.local", applications, Arc::new(Metrics::new())),
+            builder: Builder::new(
+                "outrigger.local",
+                applications,
+                Arc::new(Metrics::new()),
+                Names::unresolved(Arc::default()),
+            ),
             version: 0,
         }
     }

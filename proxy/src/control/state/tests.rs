@@ -3,6 +3,7 @@ use std::sync::Arc;
 
 use super::State;
 use crate::control::testing::{delta, endpoint, endpoints, host, mesh, rule_to, service, shared};
+use crate::dns::Names;
 use crate::shared::Shared;
 
 fn state() -> (State, Arc<Shared>) {
@@ -10,7 +11,14 @@ fn state() -> (State, Arc<Shared>) {
     let id = "spiffe://outrigger.local/ns/default/sa/chat"
         .parse()
         .unwrap();
-    let state = State::new(id, shared.clone(), queue.changed, Default::default(), None);
+    let state = State::new(
+        id,
+        shared.clone(),
+        queue.changed,
+        Default::default(),
+        None,
+        Names::unresolved(Arc::default()),
+    );
     (state, shared)
 }
 

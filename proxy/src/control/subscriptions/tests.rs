@@ -7,6 +7,7 @@ use super::{KEEP_ABSENT, KEEP_UNUSED, MAX_LOOKED_UP, Subscriptions};
 use crate::control::resources::Resources;
 use crate::control::snapshot::Builder;
 use crate::control::testing::{delta, endpoint, endpoints, host, service};
+use crate::dns::Names;
 use crate::policy::{HostEntry, Snapshot};
 
 fn snapshot() -> Snapshot {
@@ -17,7 +18,13 @@ fn snapshot() -> Snapshot {
         endpoints("default/chat", 1, vec![endpoint("10.0.0.1:80", "a")]),
     ];
     resources.apply(delta(1, list), "outrigger.local", |_| true);
-    Builder::new("outrigger.local", Default::default(), Default::default()).build(&resources)
+    Builder::new(
+        "outrigger.local",
+        Default::default(),
+        Default::default(),
+        Names::unresolved(Default::default()),
+    )
+    .build(&resources)
 }
 
 #[test]

@@ -14,6 +14,9 @@ fn backend(weight: u32, port: u16) -> Backend {
     let endpoints = Arc::new(EndpointSet::new(Policy::Random, DEFAULT_DECAY, Vec::new()));
     Backend {
         upstream: Arc::new(Upstream {
+            names: Box::default(),
+            tls: None,
+            has_loop: false,
             service: "default/chat".into(),
             ports: Vec::new(),
             identities: Vec::new(),

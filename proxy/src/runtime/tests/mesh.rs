@@ -237,6 +237,7 @@ pub(super) fn endpoint(address: SocketAddr, mtls: bool) -> Arc<Endpoint> {
         zone: Arc::from(""),
         instance: Arc::from(""),
         load: Arc::new(Load::default()),
+        outside: None,
         health: Arc::default(),
     })
 }
@@ -257,6 +258,9 @@ impl Calls {
             detection: self.detection,
         }];
         let upstream = Arc::new(Upstream {
+            names: Box::default(),
+            tls: None,
+            has_loop: false,
             service: Arc::clone(&name),
             ports: ports.clone(),
             identities: self
@@ -351,6 +355,9 @@ impl Calls {
         let endpoints = Arc::new(EndpointSet::new(self.policy, decay, endpoints));
         Backend {
             upstream: Arc::new(Upstream {
+                names: Box::default(),
+                tls: None,
+                has_loop: false,
                 service: Arc::from(name),
                 ports: Vec::new(),
                 identities: Vec::new(),

@@ -74,7 +74,7 @@ catalog! {
     CONNECTIONS = counter("outrigger_connections_total", &["direction", "side", "protocol"],
         "Connections accepted (downstream) or established (upstream).");
     HANDSHAKES = counter("outrigger_tls_handshakes_total", &["direction", "result"],
-        "TLS handshakes with peers, by how they ended.");
+        "TLS handshakes with peers and with servers outside the mesh, by how they ended.");
     RETRIES = counter("outrigger_retries_total", &["service", "route", "cause"],
         "Requests sent again, by what went wrong before.");
     RETRIES_REFUSED = counter("outrigger_retries_refused_total", &["service", "route", "why"],
@@ -89,6 +89,10 @@ catalog! {
         "Copies of requests sent to a mirror, by how they ended.");
     ENDPOINTS = gauge("outrigger_endpoints", &["service", "state"],
         "Endpoints of the services in use, as this sidecar sees them.");
+    DNS_LOOKUPS = counter("outrigger_dns_lookups_total", &["service", "result"],
+        "Lookups of DNS names that endpoints come from, by how they ended.");
+    DNS_ANSWER_AGE = gauge("outrigger_dns_answer_age_seconds", &["service"],
+        "Age of the oldest answer in use among a service's DNS names, seconds.");
     CONFIG_VERSION = gauge("outrigger_config_version", &[],
         "Version of the configuration in effect; 0 before the first.");
     CONFIG_UPDATES = counter("outrigger_config_updates_total", &[],

@@ -30,6 +30,7 @@ pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
     connections(&mut page, metrics);
     control(&mut page, metrics);
     shared_state(&mut page, shared);
+    metrics.dns.write(&mut page, &shared.snapshot.load());
     process(&mut page, Process::read());
     page.write()
 }

@@ -5,6 +5,7 @@
 
 pub mod catalog;
 mod connection;
+mod dns;
 mod exposition;
 mod filters;
 mod histogram;
@@ -22,6 +23,7 @@ use crate::telemetry::Direction;
 use crate::tls::HandshakeFailure;
 
 pub use connection::{OpenConnection, Side, Wire};
+pub use dns::DnsMetrics;
 pub(crate) use exposition::CONTENT_TYPE;
 pub use filters::{FilterAction, FilterMetrics, MirrorCopy, MirrorMetrics, MirrorOutcome};
 pub use recovery::{FallbackMetrics, HedgeResult};
@@ -53,6 +55,7 @@ pub struct Metrics {
     control_plane_connected: AtomicBool,
     renewals: [AtomicU64; 2],
     filters: filters::Registry,
+    dns: dns::DnsServices,
 }
 
 #[derive(Debug, Default)]
@@ -128,6 +131,11 @@ impl Metrics {
     /// A certificate was asked for: the first one and renewals.
     pub fn certificate_renewed(&self, ok: bool) {
         self.renewals[usize::from(!ok)].fetch_add(1, Relaxed);
+    }
+
+    /// Handles for the lookups of a service's names. Takes a lock: call it when a name comes into use.
+    pub fn dns(&self, service: &Arc<str>) -> Arc<DnsMetrics> {
+        self.dns.get(service)
     }
 
     /// Everything, in Prometheus' text format (version 0.0.4).

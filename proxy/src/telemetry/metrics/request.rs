@@ -17,6 +17,12 @@ const NO_CODE: usize = CODES.len() - 1;
 /// One counter for each [`Reason`].
 type ByReason = [AtomicU64; Reason::ALL.len()];
 
+fn no_failures() -> Box<[ByReason; CODES.len()]> {
+    Box::new(std::array::from_fn(|_| {
+        std::array::from_fn(|_| AtomicU64::new(0))
+    }))
+}
+
 /// Handles for the requests of one kind, resolved once; a request then costs a handful of relaxed additions.
 #[derive(Debug)]
 pub struct RequestMetrics {
@@ -118,7 +124,7 @@ impl RequestMetrics {
         });
         match outcome.reason {
             None => &self.served[code],
-            Some(reason) => &self.failed.get_or_init(Box::default)[code][reason as usize],
+            Some(reason) => &self.failed.get_or_init(no_failures)[code][reason as usize],
         }
         .fetch_add(1, Relaxed);
         if outcome.is_failure() {

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use outrigger_control_plane::model::{
     BackendRef, MeshSpec, PathMatchType, Resource as Typed, ResourceKey, RouteMatch, RouteRule,
-    RouteSpec, ServiceSpec, ValueMatchType, WorkloadSpec, relate::implied_hosts,
+    RouteSpec, ServiceSpec, ServiceTls, TlsMode, UnknownHosts, ValueMatchType, WorkloadSpec,
+    relate::implied_hosts,
 };
 use outrigger_proto::api::v1::Resource;
 
@@ -63,6 +64,13 @@ pub fn mesh(spec: &MeshSpec, sheet: &mut Sheet) {
             .access_log
             .map_or("<each sidecar's own setting>".to_owned(), |log| word(&log)),
     );
+    if let Some(unknown) = spec.outbound.unknown_hosts {
+        let meaning = match unknown {
+            UnknownHosts::Refuse => " (404 no-route)",
+            UnknownHosts::PassThrough => " (requests go where DNS says)",
+        };
+        sheet.field("Unknown hosts", format!("{}{meaning}", word(&unknown)));
+    }
     let timeouts = policy::timeouts(
         spec.timeouts.connect,
         spec.timeouts.for_requests(),
@@ -108,6 +116,9 @@ pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, shee
     }
     servers.extend(spec.identities.iter().cloned());
     sheet.field("May be served by", servers.join("\n"));
+    if let Some(tls) = &spec.tls {
+        sheet.field("TLS", tls_words(tls));
+    }
     sheet.field("Load balancing", word(&spec.load_balancing.policy()));
     let timeouts = policy::timeouts(
         spec.timeouts.connect,
@@ -135,6 +146,22 @@ pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, shee
     routes(&resource.key(), around, sheet);
 }
 
+fn tls_words(tls: &ServiceTls) -> String {
+    if tls.mode() == TlsMode::Disable {
+        return "none: plaintext".to_owned();
+    }
+    let roots = match tls.ca_certificates {
+        Some(_) => "the given CA",
+        None => "the roots of each sidecar's system",
+    };
+    let sni = tls.sni.as_deref().unwrap_or("the endpoint's name");
+    let names = match tls.subject_alt_names.as_slice() {
+        [] => sni.to_owned(),
+        names => names.join(" or "),
+    };
+    format!("to endpoints outside the mesh\nverified by {roots}, for {names}\nSNI {sni}")
+}
+
 fn endpoints(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, sheet: &mut Sheet) {
     let mut table = Table::new(vec!["ADDRESS", "FROM", "PORT", "WEIGHT", "STATE", "LABELS"]);
     for endpoint in &spec.endpoints.fixed {
@@ -150,6 +177,20 @@ fn endpoints(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, sheet:
             endpoint.weight().to_string().into(),
             "-".into(),
             subset(&endpoint.labels).into(),
+        ]);
+    }
+    for dns in &spec.endpoints.dns {
+        let host = &dns.host;
+        let address = dns
+            .port
+            .map_or_else(|| host.clone(), |port| format!("{host}:{port}"));
+        table.row(vec![
+            address.into(),
+            "DNS, each sidecar".into(),
+            "all".into(),
+            dns.weight().to_string().into(),
+            "-".into(),
+            subset(&dns.labels).into(),
         ]);
     }
     let own = resource.qualified_name();
