@@ -57,6 +57,42 @@ impl Deadline {
     }
 }
 
+/// A timer that is asked often and fires rarely. Until its time has come, asking costs no look at the timer itself, which
+/// lies in memory of its own. It belongs to one task.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    timer: Pin<Box<Sleep>>,
+    at: Instant,
+    /// The timer is going to wake the task.
+    armed: bool,
+}
+
+impl Alarm {
+    pub(crate) fn new(at: Instant) -> Alarm {
+        Alarm {
+            timer: Box::pin(sleep_until(at)),
+            at,
+            armed: false,
+        }
+    }
+
+    pub(crate) fn set(&mut self, at: Instant) {
+        self.timer.as_mut().reset(at);
+        self.at = at;
+        self.armed = false;
+    }
+
+    /// Ready when its time has come; until then it wakes the task when it does. `now`: a moment in this turn of the task.
+    pub(crate) fn poll(&mut self, now: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        if self.armed && now < self.at {
+            return Poll::Pending;
+        }
+        let polled = self.timer.as_mut().poll(cx);
+        self.armed = polled.is_pending();
+        polled
+    }
+}
+
 /// Runs out when nothing has moved for a while. It is set when something is waited for, not reset by each thing that moves,
 /// and looks at when that was when it fires.
 #[derive(Debug)]
@@ -126,7 +162,7 @@ pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Deadline, IdleTimer, grpc_timeout};
+    use super::{Alarm, Deadline, IdleTimer, grpc_timeout};
     use crate::error::Reason;
     use http::{HeaderMap, HeaderValue};
     use std::task::Poll;
@@ -182,6 +218,36 @@ mod tests {
         .await;
         // The fifth move, after 12 s, was the last one.
         assert_eq!(begun.elapsed(), Duration::from_secs(22));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_fires_at_its_time_however_often_it_is_asked_and_set() {
+        let begun = Instant::now();
+        let mut alarm = Alarm::new(begun + Duration::from_secs(10));
+        let mut tick = tokio::time::interval(Duration::from_secs(3));
+        let mut ticks = 0;
+        std::future::poll_fn(|cx| {
+            while tick.poll_tick(cx).is_ready() {
+                ticks += 1;
+                if ticks == 3 {
+                    alarm.set(begun + Duration::from_secs(17));
+                }
+            }
+            alarm.poll(Instant::now(), cx)
+        })
+        .await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(17));
+        // Asked twice before its time, and then left alone.
+        alarm.set(begun + Duration::from_secs(20));
+        std::future::poll_fn(|cx| {
+            let now = Instant::now();
+            if alarm.poll(now, cx).is_ready() {
+                return Poll::Ready(());
+            }
+            alarm.poll(now, cx)
+        })
+        .await;
+        assert_eq!(begun.elapsed(), Duration::from_secs(20));
     }
 
     #[tokio::test(start_paused = true)]

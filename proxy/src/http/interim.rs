@@ -1,11 +1,10 @@
 //! Responses before the response (1xx): from the upstream's connection to the client's.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::{Mutex, OnceLock};
 use std::task::Waker;
 
-use futures_util::task::AtomicWaker;
 use http::{HeaderMap, Response, StatusCode};
 
 /// Interim responses of one request that may wait for their way to the client. A server has no use for more; what is
@@ -18,7 +17,8 @@ const MOST: usize = 16;
 pub(crate) struct Interim {
     waiting: AtomicBool,
     responses: Mutex<Vec<Response<()>>>,
-    task: AtomicWaker,
+    /// It stays the same.
+    task: OnceLock<Waker>,
 }
 
 impl Interim {
@@ -44,12 +44,14 @@ impl Interim {
         responses.push(response);
         drop(responses);
         self.waiting.store(true, Release);
-        self.task.wake();
+        if let Some(task) = self.task.get() {
+            task.wake_by_ref();
+        }
     }
 
-    /// Whose task writes to the client.
+    /// Whose task writes to the client. A connection, or a stream, has one task from its first turn to its last.
     pub(crate) fn register(&self, task: &Waker) {
-        self.task.register(task);
+        self.task.get_or_init(|| task.clone());
     }
 
     pub(crate) fn is_waiting(&self) -> bool {

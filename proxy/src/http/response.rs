@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::body::{BodyError, Source};
-use super::clock::Deadline;
+use super::clock::{Alarm, Deadline};
 use super::exchange::Exchange;
 use super::pump::PumpBody;
 use crate::error::Reason;
@@ -40,8 +40,10 @@ struct Clocks {
     deadline: Option<Deadline>,
     /// Made when the body has to be waited for: most responses come in one piece. It is not reset with each chunk, but
     /// looks at `moved_at` when it fires.
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Alarm>,
     moved_at: Option<Instant>,
+    /// It did in this turn: no need to look at the time again.
+    just_moved: bool,
     /// Bytes of the request when the timer was set.
     request_bytes: u64,
 }
@@ -60,23 +62,27 @@ impl Clocks {
         if self.idle.is_none() && self.deadline.is_none() {
             return Poll::Pending;
         }
+        let just_moved = std::mem::take(&mut self.just_moved);
+        let mut now = match self.moved_at {
+            Some(moved_at) if just_moved => moved_at,
+            _ => Instant::now(),
+        };
         loop {
             if self.timer.is_none() {
-                let now = Instant::now();
                 self.moved_at = Some(now);
                 self.request_bytes = request_bytes();
                 let Some(next) = self.next(now) else {
                     return Poll::Pending;
                 };
-                self.timer = Some(Box::pin(sleep_until(next)));
+                self.timer = Some(Alarm::new(next));
             }
             let Some(timer) = &mut self.timer else {
                 return Poll::Pending;
             };
-            if timer.as_mut().poll(cx).is_pending() {
+            if timer.poll(now, cx).is_pending() {
                 return Poll::Pending;
             }
-            let now = Instant::now();
+            now = Instant::now();
             if let Some(deadline) = self.deadline
                 && deadline.at <= now
             {
@@ -94,7 +100,7 @@ impl Clocks {
                 return Poll::Ready(Reason::StreamIdleTimeout);
             }
             match (self.next(moved_at), &mut self.timer) {
-                (Some(next), Some(timer)) => timer.as_mut().reset(next),
+                (Some(next), Some(timer)) => timer.set(next),
                 _ => return Poll::Pending,
             }
         }
@@ -110,8 +116,9 @@ impl Clocks {
 
     /// A chunk came.
     fn moved(&mut self) {
-        if self.timer.is_some() && self.idle.is_some() {
+        if self.timer.is_some() {
             self.moved_at = Some(Instant::now());
+            self.just_moved = true;
         }
     }
 }
