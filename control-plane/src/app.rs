@@ -128,6 +128,7 @@ impl ControlPlane {
                 metrics: metrics.clone(),
             })
         };
+        let reports = Arc::new(Reports::default());
         let sidecar_services = SidecarServices {
             identity: Identity::new(ca.clone(), store.clone(), metrics.clone()),
             dataplane: DataplaneServer::new(push::Context {
@@ -137,10 +138,15 @@ impl ControlPlane {
                 metrics: metrics.clone(),
                 shutdown: stopped.clone(),
             }),
-            telemetry: Telemetry::new(registry, metrics.clone(), Arc::new(Reports::default())),
+            telemetry: Telemetry::new(registry, metrics.clone(), reports.clone()),
         };
         let watches = CancellationToken::new();
-        let statuses = Statuses::new(store.clone(), sidecars.clone(), state.clone());
+        let statuses = Statuses::new(
+            store.clone(),
+            sidecars.clone(),
+            state.clone(),
+            reports.clone(),
+        );
         let management_services = ManagementServices {
             admins: AdminOnly::new(Arc::new(admin), metrics.clone()),
             resources: ResourceApi::new(store.clone(), Arc::new(statuses), watches.clone()),
@@ -150,6 +156,7 @@ impl ControlPlane {
                 sidecars,
                 state,
                 started_at: SystemTime::now(),
+                reports,
             },
             tokens: Tokens::new(store, ca.clone()),
         };

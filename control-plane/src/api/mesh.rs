@@ -8,6 +8,7 @@ use outrigger_proto::api::v1 as api;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use super::telemetry::Reports;
 use crate::ca::Ca;
 use crate::compile::Compiled;
 use crate::model::Kind;
@@ -22,6 +23,7 @@ pub struct Mesh {
     pub sidecars: Arc<Sidecars>,
     pub state: watch::Receiver<Arc<Compiled>>,
     pub started_at: SystemTime,
+    pub reports: Arc<Reports>,
 }
 
 /// Stored resources by kind.
@@ -61,6 +63,7 @@ impl api::mesh_service_server::MeshService for Mesh {
             connected_sidecars: number(self.sidecars.connected()),
             started_at: Some(self.started_at.into()),
             resources: resources.collect(),
+            endpoints: crate::api::endpoint_health::all(&self.reports.latest()),
         }))
     }
 }

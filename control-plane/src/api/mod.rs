@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod convert;
+pub(crate) mod endpoint_health;
 pub mod identity;
 pub mod mesh;
 pub mod metrics_http;

@@ -89,6 +89,7 @@ impl wire::telemetry_service_server::TelemetryService for Telemetry {
                 report.edges.len()
             )));
         }
+        super::endpoint_health::check(&report).map_err(Status::invalid_argument)?;
         self.metrics.reports.inc();
         self.reports.put(report);
         Ok(Response::new(wire::ReportResponse {}))

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use outrigger_proto::dataplane::v1 as wire;
 use wire::resource::Body;
 
+use super::health;
 use super::limits;
 use super::policy::{self, Defaults};
 use super::recovery;
@@ -125,6 +126,8 @@ pub(super) fn compile(
         connection_pool: policy::connection_pool(spec.connection_pool),
         limits: limits::of_callers(spec.limits.as_ref()),
         tls: spec.tls.as_ref().and_then(policy::tls),
+        outlier_detection: health::outlier_detection(spec, mesh),
+        health_checks: health::health_checks(spec, &format!("{name}.{namespace}")),
     };
     let stream_idle = longest_stream_idle(defaults.timeouts, routes.iter().chain(routes_to_it));
     let server_limits = limits::of_servers(spec.limits.as_ref());

@@ -2,6 +2,7 @@
 
 mod change;
 mod endpoints;
+mod health;
 mod hosts;
 mod limits;
 mod rules;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{MeshOutbound, MeshTimeouts, Retry};
+use super::{MeshOutbound, MeshTimeouts, OutlierDetection, Retry};
 
 /// Spec of the one `Mesh`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct MeshSpec {
     /// Default for services without their own. Unset: no retries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Default for services without their own. Unset: off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetection>,
     /// What sidecars write down.
     #[serde(default, skip_serializing_if = "is_default")]
     pub telemetry: Telemetry,

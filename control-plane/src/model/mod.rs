@@ -10,6 +10,7 @@ mod duration_parse;
 mod egress;
 mod fallback;
 mod field_path;
+mod health;
 mod hedge;
 mod key;
 mod limits;
@@ -35,6 +36,9 @@ pub use duration::Duration;
 pub use duration_parse::DurationError;
 pub use egress::{DnsEndpoint, MeshOutbound, ServiceTls, TlsMode, UnknownHosts};
 pub use fallback::{Fallback, FallbackCause, FallbackRef, FallbackResponse};
+pub use health::{
+    GrpcCheck, HealthCheck, HttpCheck, OutlierDetection, SuccessRate, TcpCheck, Thousandths,
+};
 pub use hedge::Hedge;
 pub use key::{Kind, ResourceKey, UnknownKind};
 pub use limits::{

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
 use super::{
-    ConnectionPool, DnsEndpoint, Duration, Labels, Limits, Retry, ServiceTimeouts, ServiceTls,
+    ConnectionPool, DnsEndpoint, Duration, HealthCheck, Labels, Limits, OutlierDetection, Retry,
+    ServiceTimeouts, ServiceTls,
 };
 
 /// Spec of a `Service`.
@@ -45,6 +46,12 @@ pub struct ServiceSpec {
     /// How much is let through. Unset: everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// Unset: the mesh's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlier_detection: Option<OutlierDetection>,
+    /// At most four. An endpoint takes requests while none of them fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub health_checks: Vec<HealthCheck>,
 }
 
 impl ServiceSpec {

@@ -1,6 +1,7 @@
 //! Arbitrary valid resources, for property tests.
 #![allow(clippy::unwrap_used)]
 
+mod health;
 mod limits;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -130,7 +131,7 @@ fn mesh_spec() -> impl Strategy<Value = MeshSpec> {
         of(Just("outrigger.local".to_owned())),
         of(select(vec![MtlsMode::Strict, MtlsMode::Permissive])),
         (timeout(), request_timeouts()),
-        of(retry()),
+        (of(retry()), of(health::outlier_detection())),
         of(select(vec![
             AccessLog::Off,
             AccessLog::Errors,
@@ -138,21 +139,24 @@ fn mesh_spec() -> impl Strategy<Value = MeshSpec> {
         ])),
     )
         .prop_map(
-            |(trust_domain, mode, (connect, requests), retry, access_log)| MeshSpec {
-                trust_domain,
-                mtls: Mtls { mode },
-                timeouts: MeshTimeouts {
-                    connect,
-                    request: requests.request,
-                    backend_request: requests.backend_request,
-                    response_headers: requests.response_headers,
-                    first_byte: requests.first_byte,
-                    stream_idle: requests.stream_idle,
-                    stream_lifetime: requests.stream_lifetime,
-                },
-                retry,
-                telemetry: Telemetry { access_log },
-                outbound: crate::model::MeshOutbound::default(),
+            |(trust_domain, mode, (connect, requests), (retry, outlier_detection), access_log)| {
+                MeshSpec {
+                    outlier_detection,
+                    trust_domain,
+                    mtls: Mtls { mode },
+                    timeouts: MeshTimeouts {
+                        connect,
+                        request: requests.request,
+                        backend_request: requests.backend_request,
+                        response_headers: requests.response_headers,
+                        first_byte: requests.first_byte,
+                        stream_idle: requests.stream_idle,
+                        stream_lifetime: requests.stream_lifetime,
+                    },
+                    retry,
+                    telemetry: Telemetry { access_log },
+                    outbound: crate::model::MeshOutbound::default(),
+                }
             },
         )
 }
@@ -243,6 +247,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
         balancing,
         (timeout(), timeout(), request_timeouts()),
         (of(retry()), connection_pool(), of(limits::limits().boxed())),
+        (of(health::outlier_detection()), health::health_checks()),
     )
         .prop_map(
             |(
@@ -254,6 +259,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                 load_balancing,
                 times,
                 (retry, connection_pool, limits),
+                (outlier_detection, health_checks),
             )| {
                 let (connect, tcp_idle, requests) = times;
                 ServiceSpec {
@@ -278,6 +284,8 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                     retry,
                     connection_pool,
                     limits,
+                    outlier_detection,
+                    health_checks,
                 }
             },
         )

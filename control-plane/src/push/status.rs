@@ -8,7 +8,9 @@ use tokio::sync::watch;
 
 use super::Sidecars;
 use super::sidecars::Standing;
+use crate::api::endpoint_health;
 use crate::api::resources::StatusSource;
+use crate::api::telemetry::Reports;
 use crate::compile::Compiled;
 use crate::model::{Kind, ResourceKey};
 use crate::store::Store;
@@ -22,6 +24,7 @@ pub struct Statuses {
     store: Arc<dyn Store>,
     sidecars: Arc<Sidecars>,
     state: watch::Receiver<Arc<Compiled>>,
+    reports: Arc<Reports>,
 }
 
 impl Statuses {
@@ -29,11 +32,13 @@ impl Statuses {
         store: Arc<dyn Store>,
         sidecars: Arc<Sidecars>,
         state: watch::Receiver<Arc<Compiled>>,
+        reports: Arc<Reports>,
     ) -> Statuses {
         Statuses {
             store,
             sidecars,
             state,
+            reports,
         }
     }
 
@@ -55,6 +60,11 @@ impl StatusSource for Statuses {
                 let name = key.qualified_name();
                 let mut status = write(self.service(&state, &name)?);
                 status["endpoints"] = state.service(&name)?.endpoint_count.into();
+                if let Some(unavailable) =
+                    endpoint_health::of_service(&self.reports.latest(), &name)
+                {
+                    status["unavailableEndpoints"] = unavailable;
+                }
                 Some(status)
             }
             Kind::Route => {

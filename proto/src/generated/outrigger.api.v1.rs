@@ -292,6 +292,40 @@ pub struct ControlPlaneStatus {
     /// Stored resources by kind.
     #[prost(map = "string, uint32", tag = "8")]
     pub resources: ::std::collections::HashMap<::prost::alloc::string::String, u32>,
+    /// Endpoints that sidecars keep requests away from, those that most sidecars name first. At most 1,000.
+    #[prost(message, repeated, tag = "40")]
+    pub endpoints: ::prost::alloc::vec::Vec<EndpointHealth>,
+}
+/// An endpoint that some sidecars keep requests away from, as of their last reports.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndpointHealth {
+    /// `<namespace>/<name>`.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// `ip:port`.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// Sidecars that took it out for failed requests.
+    #[prost(uint32, tag = "3")]
+    pub ejected_by: u32,
+    /// Sidecars whose checks fail.
+    #[prost(uint32, tag = "4")]
+    pub unhealthy_by: u32,
+    /// Sidecars for which one request is to decide whether it is back.
+    #[prost(uint32, tag = "5")]
+    pub probing_by: u32,
+    /// Sidecars that have reported of late.
+    #[prost(uint32, tag = "6")]
+    pub reporting: u32,
+    /// The reason that most of them give: `consecutive-5xx`, `health-check`, …
+    #[prost(string, tag = "7")]
+    pub reason: ::prost::alloc::string::String,
+    /// The last failure of a check, as one of them tells it.
+    #[prost(string, tag = "8")]
+    pub detail: ::prost::alloc::string::String,
+    /// When the first of them did so.
+    #[prost(message, optional, tag = "9")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CreateTokenRequest {

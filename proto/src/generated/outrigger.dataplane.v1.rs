@@ -275,6 +275,12 @@ pub struct Service {
     /// What a caller's sidecar lets through. Unset: everything.
     #[prost(message, optional, tag = "50")]
     pub limits: ::core::option::Option<CallerLimits>,
+    /// Takes endpoints out that fail requests. Unset: off. The mesh's default is filled in.
+    #[prost(message, optional, tag = "40")]
+    pub outlier_detection: ::core::option::Option<OutlierDetection>,
+    /// Asks endpoints whether they are well. An endpoint takes requests while none of these fails.
+    #[prost(message, repeated, tag = "41")]
+    pub health_checks: ::prost::alloc::vec::Vec<HealthCheck>,
     /// TLS towards endpoints without `mtls`. Unset: plaintext.
     #[prost(message, optional, tag = "80")]
     pub tls: ::core::option::Option<OriginTls>,
@@ -399,6 +405,116 @@ pub mod load_balancing {
         }
     }
 }
+/// All defaults are filled in; semantics are those of Envoy's `OutlierDetection` where not said otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutlierDetection {
+    /// Failures in a row that take an endpoint out: 5xx statuses, and all that the next two count. 0: however many.
+    #[prost(uint32, tag = "1")]
+    pub consecutive_5xx: u32,
+    /// 502, 503, 504, timeouts, connections that broke, and failed connects. 0: however many.
+    #[prost(uint32, tag = "2")]
+    pub consecutive_gateway_failures: u32,
+    /// Failed connects only. 0: however many.
+    #[prost(uint32, tag = "3")]
+    pub consecutive_connect_failures: u32,
+    /// Between two sweeps. Above 0.
+    #[prost(message, optional, tag = "4")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
+    /// Length of the first ejection; the n-th in a row is n times as long. Above 0.
+    #[prost(message, optional, tag = "5")]
+    pub base_ejection_time: ::core::option::Option<::prost_types::Duration>,
+    /// Longest ejection. Above 0.
+    #[prost(message, optional, tag = "6")]
+    pub max_ejection_time: ::core::option::Option<::prost_types::Duration>,
+    /// Most endpoints that may be out, 1 to 100. One may be, whatever the percentage.
+    #[prost(uint32, tag = "7")]
+    pub max_ejection_percent: u32,
+    /// So many endpoints must be left, 0 to 100. One must be, whatever the percentage.
+    #[prost(uint32, tag = "8")]
+    pub min_healthy_percent: u32,
+    /// Unset: success rates are not compared.
+    #[prost(message, optional, tag = "9")]
+    pub success_rate: ::core::option::Option<SuccessRate>,
+}
+/// Takes out what is below mean - factor × standard deviation of the endpoints' success rates in an interval.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SuccessRate {
+    /// Endpoints with enough requests that there must be.
+    #[prost(uint32, tag = "1")]
+    pub minimum_hosts: u32,
+    /// Requests that an endpoint must have had.
+    #[prost(uint32, tag = "2")]
+    pub request_volume: u32,
+    /// Thousandths.
+    #[prost(uint32, tag = "3")]
+    pub stdev_factor_thousandths: u32,
+}
+/// All defaults are filled in.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthCheck {
+    /// Port of the service that is asked. Endpoints that do not serve it are not asked.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// Between two checks of an endpoint. Above 0.
+    #[prost(message, optional, tag = "5")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
+    /// For the connection and the answer. Above 0.
+    #[prost(message, optional, tag = "6")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Failures in a row that make an endpoint unhealthy; the first check of an endpoint decides alone. Above 0.
+    #[prost(uint32, tag = "7")]
+    pub unhealthy_threshold: u32,
+    /// Successes in a row that make it healthy again. Above 0.
+    #[prost(uint32, tag = "8")]
+    pub healthy_threshold: u32,
+    #[prost(oneof = "health_check::Check", tags = "1, 2, 3")]
+    pub check: ::core::option::Option<health_check::Check>,
+}
+/// Nested message and enum types in `HealthCheck`.
+pub mod health_check {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Check {
+        #[prost(message, tag = "1")]
+        Http(super::HttpCheck),
+        #[prost(message, tag = "2")]
+        Grpc(super::GrpcCheck),
+        #[prost(message, tag = "3")]
+        Tcp(super::TcpCheck),
+    }
+}
+/// GET.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpCheck {
+    /// With a leading slash.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Authority of the request.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    /// Both ends are included. Never empty.
+    #[prost(message, repeated, tag = "3")]
+    pub expected_statuses: ::prost::alloc::vec::Vec<StatusRange>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StatusRange {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
+}
+/// `grpc.health.v1.Health/Check`.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GrpcCheck {
+    /// Name of the service that is asked about; empty: the server as a whole.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Authority of the request.
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+}
+/// A connection is accepted and stays open.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TcpCheck {}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Rule {
     /// `<namespace>/<name>` of the route; empty for a service's built-in last rule.

@@ -13,9 +13,89 @@ pub struct ReportRequest {
     /// Edges with traffic in the window. At most 1,000; the busiest are kept.
     #[prost(message, repeated, tag = "4")]
     pub edges: ::prost::alloc::vec::Vec<Edge>,
+    /// Endpoints that this sidecar keeps requests away from. At most 1,000.
+    #[prost(message, repeated, tag = "40")]
+    pub endpoints: ::prost::alloc::vec::Vec<EndpointHealth>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReportResponse {}
+/// An endpoint that the reporting sidecar does not give requests to.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EndpointHealth {
+    /// `<namespace>/<name>`.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// `ip:port`.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// Instance of the sidecar there; empty for static endpoints.
+    #[prost(string, tag = "3")]
+    pub instance: ::prost::alloc::string::String,
+    #[prost(enumeration = "endpoint_health::State", tag = "4")]
+    pub state: i32,
+    /// A word: `consecutive-5xx`, `health-check`, …
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// The last failure of a check, for people. At most 200 bytes.
+    #[prost(string, tag = "6")]
+    pub detail: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "7")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// End of the ejection.
+    #[prost(message, optional, tag = "8")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Ejections that count for the length of this one.
+    #[prost(uint32, tag = "9")]
+    pub times_ejected: u32,
+}
+/// Nested message and enum types in `EndpointHealth`.
+pub mod endpoint_health {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum State {
+        Unspecified = 0,
+        /// Outlier detection took it out.
+        Ejected = 1,
+        /// An active check fails.
+        Unhealthy = 2,
+        /// Its ejection is over; one request decides whether it is back.
+        Probing = 3,
+    }
+    impl State {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "STATE_UNSPECIFIED",
+                Self::Ejected => "STATE_EJECTED",
+                Self::Unhealthy => "STATE_UNHEALTHY",
+                Self::Probing => "STATE_PROBING",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "STATE_UNSPECIFIED" => Some(Self::Unspecified),
+                "STATE_EJECTED" => Some(Self::Ejected),
+                "STATE_UNHEALTHY" => Some(Self::Unhealthy),
+                "STATE_PROBING" => Some(Self::Probing),
+                _ => None,
+            }
+        }
+    }
+}
 /// All requests between one peer and one service as one sidecar saw them, in the report's window.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Edge {

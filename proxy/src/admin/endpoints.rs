@@ -1,9 +1,12 @@
 //! `/endpoints`: where requests can go, and what is known of the load there.
 
+use std::time::SystemTime;
+
 use serde_json::{Value, json};
 
 use crate::balance::EndpointStats;
 use crate::dns::Name;
+use crate::resilience::health::View;
 use crate::shared::Shared;
 
 pub(super) fn describe(shared: &Shared) -> Value {
@@ -59,5 +62,23 @@ fn endpoint(stats: &EndpointStats) -> Value {
         "ewma_ms": (stats.latency.as_secs_f64() * 1e6).round() / 1e3,
         "picks": stats.picks,
         "failures": stats.failures,
+        "health": health(&endpoint.health.view()),
     })
+}
+
+/// Why requests keep away, and how the last check failed that did; null where there is nothing to tell.
+fn health(view: &View) -> Value {
+    json!({
+        "reason": view.reason(),
+        "since": view.since_time().map(time),
+        "until": view.until_time().map(time),
+        "times_ejected": view.times,
+        "last_check_failure": view.last_failure.as_ref().map(|failure| &failure.text),
+    })
+}
+
+/// RFC 3339, to the millisecond.
+fn time(at: SystemTime) -> Value {
+    let at = jiff::Timestamp::try_from(at).and_then(|at| at.round(jiff::Unit::Millisecond));
+    at.map_or(Value::Null, |at| at.to_string().into())
 }

@@ -121,6 +121,7 @@ fn snapshot() -> Snapshot {
         connect_timeout: Duration::from_secs(1),
         pool: Arc::default(),
         endpoints: endpoints.clone(),
+        health: Default::default(),
     });
     let rule = Rule {
         route: "default/canary".into(),
@@ -362,6 +363,13 @@ async fn the_endpoints() {
                 "ewma_ms": null,
                 "picks": 2,
                 "failures": 1,
+                "health": {
+                    "reason": null,
+                    "since": null,
+                    "until": null,
+                    "times_ejected": 0,
+                    "last_check_failure": null,
+                },
             }],
         }],
         "dns": [{

@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::clock;
 use super::load::{FAILURE_PENALTY, Load};
 use crate::identity::SpiffeId;
 use crate::policy::Outside;
-use crate::resilience::health::Health;
+use crate::resilience::health::{Health, Watch};
+use crate::resilience::outlier::Fault;
 
 /// An endpoint as the control plane described it, its load and its health.
 ///
@@ -86,6 +89,7 @@ impl Endpoint {
             load: self.load.clone(),
             begun_at: clock::now(),
             judged: false,
+            watch: self.health.watch(),
         }
     }
 }
@@ -98,6 +102,8 @@ pub struct InFlight {
     begun_at: u64,
     /// The latency was sampled, or the failure charged.
     judged: bool,
+    /// `None`: outlier detection is off.
+    watch: Option<Watch>,
 }
 
 impl InFlight {
@@ -107,6 +113,9 @@ impl InFlight {
             self.judged = true;
             let now = clock::now();
             self.load.sample(now, now.saturating_sub(self.begun_at));
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.answered();
         }
     }
 
@@ -124,6 +133,37 @@ impl InFlight {
     pub fn failed_for(&mut self, pause: Duration) {
         self.judged = true;
         self.load.penalise(clock::now(), pause);
+    }
+
+    /// Whether another request is its endpoint's probation, begun in the moment of this choice: choose again.
+    pub fn is_late(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::is_late)
+    }
+
+    /// For outlier detection: dropped without an answer after this moment it was the endpoint that took too long.
+    pub fn answer_by(&mut self, at: impl FnOnce() -> Option<Instant>) {
+        if let Some(watch) = &mut self.watch {
+            watch.answer_by(at());
+        }
+    }
+
+    /// For outlier detection: the endpoint did all that was asked of it.
+    pub fn succeeded(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.succeeded();
+        }
+    }
+
+    /// For outlier detection: what went wrong was the endpoint's fault.
+    pub fn fault(&mut self, fault: Fault) {
+        if let Some(watch) = &mut self.watch {
+            watch.failed(fault);
+        }
+    }
+
+    /// For outlier detection: the outcome says nothing of the endpoint.
+    pub fn ignore(&mut self) {
+        self.watch = None;
     }
 }
 

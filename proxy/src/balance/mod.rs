@@ -19,6 +19,7 @@ use rand::Rng;
 pub use endpoint::{Endpoint, EndpointKey, InFlight};
 pub use load::{DEFAULT_DECAY, FAILURE_PENALTY, INITIAL_LATENCY, Load, MAX_PENALTY};
 
+use crate::resilience::health::HealthState;
 use draw::Weights;
 pub(crate) use draw::below;
 
@@ -252,11 +253,7 @@ impl EndpointSet {
             .iter()
             .map(|endpoint| EndpointStats {
                 endpoint: endpoint.clone(),
-                state: if endpoint.load.is_penalised() {
-                    EndpointState::Penalised
-                } else {
-                    EndpointState::Ready
-                },
+                state: EndpointState::of(endpoint),
                 in_flight: endpoint.load.in_flight(),
                 latency: endpoint.load.latency(),
                 picks: endpoint.load.begun(),
@@ -285,15 +282,40 @@ pub enum EndpointState {
     Ready,
     /// It failed a moment ago.
     Penalised,
+    /// Outlier detection took it out.
+    Ejected,
+    /// Active checks fail.
+    Unhealthy,
+    /// It was ejected, and one request decides whether it is back.
+    Probing,
 }
 
 impl EndpointState {
-    pub const ALL: [EndpointState; 2] = [EndpointState::Ready, EndpointState::Penalised];
+    pub const ALL: [EndpointState; 5] = [
+        EndpointState::Ready,
+        EndpointState::Penalised,
+        EndpointState::Ejected,
+        EndpointState::Unhealthy,
+        EndpointState::Probing,
+    ];
+
+    fn of(endpoint: &Endpoint) -> EndpointState {
+        match endpoint.health.state() {
+            HealthState::Available if endpoint.load.is_penalised() => EndpointState::Penalised,
+            HealthState::Available => EndpointState::Ready,
+            HealthState::Ejected => EndpointState::Ejected,
+            HealthState::Unhealthy => EndpointState::Unhealthy,
+            HealthState::Probing => EndpointState::Probing,
+        }
+    }
 
     pub const fn as_str(self) -> &'static str {
         match self {
             EndpointState::Ready => "ready",
             EndpointState::Penalised => "penalised",
+            EndpointState::Ejected => "ejected",
+            EndpointState::Unhealthy => "unhealthy",
+            EndpointState::Probing => "probing",
         }
     }
 }

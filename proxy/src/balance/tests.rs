@@ -10,7 +10,6 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::*;
-use crate::resilience::health::Cause;
 
 const POLICIES: [Policy; 4] = [
     Policy::PeakEwma,
@@ -355,7 +354,7 @@ fn what_is_not_available_gets_nothing_while_others_are() {
             drop(requests);
             counts
         };
-        let bar = |index: usize, barred| set.endpoints()[index].health.bar(Cause::Ejected, barred);
+        let bar = |index: usize, barred| set.endpoints()[index].health.set_failing(0, barred);
         bar(0, true);
         bar(2, true);
         let counts = held(&mut rng, 400);
@@ -406,10 +405,10 @@ fn a_full_endpoint_gets_nothing_until_a_request_ends() {
         // The only one with room is chosen although it was tried and is not available.
         let open = set.endpoints()[2].clone();
         requests.retain(|(endpoint, _)| !endpoint.is_same(&open));
-        open.health.bar(Cause::Ejected, true);
+        open.health.set_failing(0, true);
         let picked = set.pick(&mut rng, std::slice::from_ref(&open)).unwrap();
         assert!(picked.is_same(&open), "{policy:?}");
-        open.health.bar(Cause::Ejected, false);
+        open.health.set_failing(0, false);
         drop(requests);
         // A limit that is lifted is gone at once.
         for endpoint in set.endpoints() {

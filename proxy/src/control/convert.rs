@@ -3,6 +3,7 @@
 
 mod connections;
 mod filters;
+mod health;
 mod outside;
 mod recovery;
 mod service;
@@ -22,10 +23,12 @@ use wire::resource::Body;
 use crate::balance::{self, EndpointKey};
 use crate::identity::spiffe::check_label;
 use crate::identity::{SpiffeId, SpiffePattern};
+use crate::policy::health::HealthCheck;
 use crate::policy::{
     AccessLogMode, ConnectionPool, Detection, Match, MeshPolicy, Outside, Protocol, Retry,
     ServicePort, TcpLimits, Timeouts,
 };
+use crate::resilience::outlier;
 use crate::tls::OriginTls;
 
 /// A resource, checked. References to other resources are names still.
@@ -68,6 +71,8 @@ pub(super) struct ServiceSpec {
     pub pool: Arc<ConnectionPool>,
     /// Towards endpoints outside the mesh. `None`: plaintext.
     pub tls: Option<Arc<OriginTls>>,
+    pub outlier_detection: Option<Arc<outlier::Policy>>,
+    pub health_checks: Vec<HealthCheck>,
 }
 
 #[derive(Debug)]

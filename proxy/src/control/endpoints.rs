@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::convert::EndpointSpec;
 use crate::balance::{DEFAULT_DECAY, Endpoint, EndpointKey, EndpointSet, Load, Policy};
 use crate::resilience::health::Health;
+use crate::resilience::outlier::{self, Outliers};
+use crate::resilience::sweep;
 
 /// Port (`None`: whichever) and labels.
 type Filter = (Option<u16>, BTreeMap<String, String>);
@@ -28,6 +30,9 @@ pub(super) struct ServiceEndpoints {
     decay: Duration,
     endpoints: Vec<Arc<Endpoint>>,
     sets: HashMap<Filter, Arc<EndpointSet>>,
+    /// The endpoints' healths, each once.
+    healths: Vec<Arc<Health>>,
+    outliers: Arc<Outliers>,
 }
 
 impl Default for ServiceEndpoints {
@@ -38,6 +43,8 @@ impl Default for ServiceEndpoints {
             decay: DEFAULT_DECAY,
             endpoints: Vec::new(),
             sets: HashMap::new(),
+            healths: Vec::new(),
+            outliers: Arc::default(),
         }
     }
 }
@@ -55,7 +62,7 @@ impl ServiceEndpoints {
         if self.version != version {
             self.version = version;
             let before = std::mem::take(&mut self.endpoints);
-            self.endpoints = carry_over(&before, specs);
+            self.endpoints = carry_over(&before, specs, &self.outliers);
             changed |= before.len() != self.endpoints.len()
                 || !before
                     .iter()
@@ -68,6 +75,17 @@ impl ServiceEndpoints {
         // Sets that no rule needs any more.
         self.sets.retain(|_, set| Arc::strong_count(set) > 1);
         changed
+    }
+
+    /// Takes over how outliers are found; after [`update`](Self::update). Counts and ejections go on.
+    pub(super) fn watch(&mut self, policy: Option<&Arc<outlier::Policy>>) {
+        let healths = sweep::members(&self.endpoints);
+        let before = std::mem::replace(&mut self.healths, healths);
+        self.outliers.update(policy, &before, &self.healths);
+    }
+
+    pub(super) fn outliers(&self) -> &Arc<Outliers> {
+        &self.outliers
     }
 
     /// All endpoints.
@@ -106,7 +124,11 @@ impl ServiceEndpoints {
 }
 
 /// Endpoints for `specs`: the same object where nothing changed, the same load and health where it is the same server.
-fn carry_over(before: &[Arc<Endpoint>], specs: &[EndpointSpec]) -> Vec<Arc<Endpoint>> {
+fn carry_over(
+    before: &[Arc<Endpoint>],
+    specs: &[EndpointSpec],
+    outliers: &Arc<Outliers>,
+) -> Vec<Arc<Endpoint>> {
     let mut known: HashMap<EndpointKey, Vec<&Arc<Endpoint>>> = HashMap::new();
     for endpoint in before {
         known.entry(endpoint.key()).or_default().push(endpoint);
@@ -123,7 +145,7 @@ fn carry_over(before: &[Arc<Endpoint>], specs: &[EndpointSpec]) -> Vec<Arc<Endpo
             .entry(key)
             .or_insert_with(|| match same_server.first() {
                 Some(endpoint) => (endpoint.load.clone(), endpoint.health.clone()),
-                None => Default::default(),
+                None => (Arc::default(), Arc::new(Health::of(outliers))),
             });
         Arc::new(Endpoint {
             address: spec.address,

@@ -20,6 +20,7 @@ use super::resources::Resources;
 use crate::address::Address;
 use crate::dns::Names;
 use crate::policy::filters::{Filter, Mirror};
+use crate::policy::health::{Check, ServiceHealth};
 use crate::policy::{
     Backend, Filters, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Snapshot, Turns,
     Upstream,
@@ -277,6 +278,7 @@ impl Builder {
             &located.endpoints,
             (spec.policy, spec.decay),
         );
+        endpoints.watch(spec.outlier_detection.as_ref());
         let same_spec = old_spec.as_ref().is_some_and(|old| Arc::ptr_eq(old, spec));
         let same_names = |old: &Upstream| {
             let same = |(one, other)| Arc::ptr_eq(one, other);
@@ -296,6 +298,10 @@ impl Builder {
                 names: located.names,
                 tls: tls.clone(),
                 has_loop: located.has_loop,
+                health: ServiceHealth {
+                    outliers: endpoints.outliers().clone(),
+                    checks: checks(spec, &self.trust_domain),
+                },
             }),
         };
         Destination {
@@ -449,7 +455,23 @@ fn nowhere(name: &Arc<str>) -> Upstream {
         names: Box::default(),
         tls: None,
         has_loop: false,
+        health: ServiceHealth::default(),
     }
+}
+
+fn checks(spec: &ServiceSpec, trust_domain: &str) -> Arc<[Check]> {
+    let checks = spec.health_checks.iter().filter_map(|check| {
+        Some(Check {
+            what: check.clone(),
+            protocol: spec
+                .ports
+                .iter()
+                .find(|port| port.port == check.port)?
+                .protocol,
+            server_name: server_name(&spec.name, check.port, trust_domain)?,
+        })
+    });
+    checks.collect()
 }
 
 #[cfg(test)]

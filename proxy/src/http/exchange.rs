@@ -21,7 +21,9 @@ use crate::address::Address;
 use crate::balance::InFlight;
 use crate::error::Reason;
 use crate::identity::SpiffeId;
+use crate::outbound::verdict;
 use crate::policy::AccessLogMode;
+use crate::resilience::outlier::Fault;
 use crate::telemetry::access_log::{Entry, RequestLine};
 use crate::telemetry::metrics::RequestMetrics;
 use crate::telemetry::{Direction, Outcome};
@@ -294,6 +296,9 @@ impl Exchange {
     /// The response has come to its end.
     pub(super) fn completed(&mut self) {
         self.complete = true;
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.succeeded();
+        }
     }
 
     /// The response ended before its end.
@@ -308,6 +313,20 @@ impl Exchange {
             && let Some(in_flight) = &mut self.in_flight
         {
             in_flight.failed();
+            match reason {
+                Reason::UpstreamTruncated | Reason::StreamIdleTimeout => {
+                    in_flight.fault(Fault::Gateway);
+                }
+                // Cut because its time was over: that says nothing of who was asked.
+                _ => in_flight.ignore(),
+            }
+        }
+    }
+
+    /// The response's trailers: where gRPC says how it went.
+    pub(super) fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(in_flight) = &mut self.in_flight {
+            verdict::trailers(trailers, in_flight);
         }
     }
 

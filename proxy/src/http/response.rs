@@ -219,6 +219,8 @@ impl Body for ResponseBody {
                 }
                 if let Some(data) = frame.data_ref() {
                     exchange.sent(data.len());
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    exchange.trailers(trailers);
                 }
                 me.clocks.moved();
                 Poll::Ready(Some(Ok(frame)))

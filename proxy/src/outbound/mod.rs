@@ -8,6 +8,7 @@ mod route;
 mod send;
 mod tunnel;
 mod upgrade;
+pub(crate) mod verdict;
 
 use std::net::SocketAddr;
 use std::rc::Rc;

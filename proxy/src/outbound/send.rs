@@ -8,6 +8,7 @@ use http::{Response, StatusCode};
 
 use super::outside;
 use super::retry::{self, Next, Retries};
+use super::verdict;
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
@@ -62,6 +63,20 @@ impl Call<'_> {
     pub(super) fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
         let mut rng = self.worker.rng.borrow_mut();
         self.backend.endpoints.pick(&mut *rng, tried)
+    }
+
+    /// Begins a try at an endpoint. `None`: it has as many requests as it may have.
+    pub(super) fn begin(&self, endpoint: &Arc<Endpoint>, exchange: &Exchange) -> Option<InFlight> {
+        let mut in_flight = endpoint.try_begin()?;
+        // The policy's clocks: the caller's own may be shorter than any endpoint could keep.
+        in_flight.answer_by(|| {
+            let timeouts = &self.rule.timeouts;
+            let clocks = [timeouts.request, timeouts.response_headers];
+            exchange
+                .started()
+                .checked_add(clocks.into_iter().flatten().min()?)
+        });
+        Some(in_flight)
     }
 
     /// Whether there is an endpoint that was not tried and would be chosen.
@@ -176,6 +191,8 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
     let metrics = &call.backend.metrics;
     let mut retries = Retries::new(call.worker, call.rule, metrics, &call.request.head.method);
     let mut tried = Vec::new();
+    // Once: there may be no other endpoint.
+    let mut chosen_again = false;
     loop {
         let Some(endpoint) = call.pick(&tried) else {
             return Err(call.nothing_to_pick());
@@ -183,9 +200,12 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
         if call.worker.is_own_outbound(endpoint.address) {
             return Err(Reason::LoopDetected);
         }
-        let Some(mut in_flight) = endpoint.try_begin() else {
+        let Some(mut in_flight) = call.begin(&endpoint, exchange) else {
             continue;
         };
+        if in_flight.is_late() && !std::mem::replace(&mut chosen_again, true) {
+            continue;
+        }
         exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
         let per_try = call.rule.timeouts.per_try;
         let limit = per_try.and_then(|per_try| {
@@ -210,6 +230,7 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
         let from_sidecar = endpoint.mtls;
         let next = match &result {
             Ok(response) => {
+                verdict::response(response, from_sidecar, &mut in_flight);
                 judge(response, &mut in_flight);
                 let unprocessed = from_sidecar && is_unprocessed(response);
                 if unprocessed || call.rule.retry.is_some() {
@@ -223,6 +244,7 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
             Err(_) if call.request.body.is_broken() => return Err(Reason::ClientGone),
             Err(failure) => {
                 in_flight.failed();
+                verdict::failure(failure, &mut in_flight);
                 tried.push(endpoint);
                 let others = call.has_others(&tried);
                 retries.after_failure(*failure, &call.request.body, others)

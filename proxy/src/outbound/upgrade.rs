@@ -9,6 +9,7 @@ use hyper::upgrade::OnUpgrade;
 use super::outside;
 use super::retry::{Next, Retries};
 use super::send::Call;
+use super::verdict;
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
 use crate::http::body::Source;
@@ -77,18 +78,20 @@ async fn try_endpoints(
         if call.worker.is_own_outbound(endpoint.address) {
             return Err(Reason::LoopDetected);
         }
-        let Some(mut in_flight) = endpoint.try_begin() else {
+        let Some(mut in_flight) = call.begin(&endpoint, exchange) else {
             continue;
         };
         exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
         let failure = match try_one(call, &endpoint).await {
             Ok(response) => {
+                verdict::response(&response, endpoint.mtls, &mut in_flight);
                 in_flight.first_byte();
                 return Ok((response, in_flight, endpoint.mtls));
             }
             Err(failure) => failure,
         };
         in_flight.failed();
+        verdict::failure(&failure, &mut in_flight);
         tried.push(endpoint);
         let others = call.has_others(&tried);
         match retries.after_failure(failure, &call.request.body, others) {

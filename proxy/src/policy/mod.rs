@@ -6,6 +6,7 @@
 
 mod connection;
 pub mod filters;
+pub mod health;
 pub mod matching;
 mod outside;
 mod recovery;
@@ -158,6 +159,7 @@ pub struct Upstream {
     pub pool: Arc<ConnectionPool>,
     /// All endpoints. Subsets are sets of their own, held by [`Backend`].
     pub endpoints: Arc<EndpointSet>,
+    pub health: health::ServiceHealth,
     /// DNS names that endpoints come from.
     pub names: Box<[Arc<Name>]>,
     /// Towards endpoints outside the mesh. `None`: plaintext.

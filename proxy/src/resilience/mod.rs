@@ -3,6 +3,8 @@
 mod backoff;
 mod budget;
 pub mod health;
+pub mod outlier;
+pub mod sweep;
 
 pub use backoff::Backoff;
 pub use budget::RetryBudget;

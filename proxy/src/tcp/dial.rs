@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
 use crate::listener::Stream;
+use crate::outbound::verdict;
 use crate::policy::Backend;
 use crate::pool::{self, Alpn, Target};
 use crate::runtime::Worker;
@@ -47,6 +48,7 @@ pub(crate) async fn dial(worker: &Rc<Worker>, backend: &Backend) -> Result<Diale
         let target = Target::endpoint(&endpoint, backend);
         let failure = match Box::pin(pool::connect(worker, target, Alpn::Tcp)).await {
             Ok(connected) => {
+                in_flight.succeeded();
                 let metrics = &worker.shared.metrics;
                 return Ok(Dialed {
                     stream: connected.stream,
@@ -58,6 +60,7 @@ pub(crate) async fn dial(worker: &Rc<Worker>, backend: &Backend) -> Result<Diale
             Err(failure) => failure,
         };
         in_flight.failed();
+        verdict::failure(&failure, &mut in_flight);
         tried.push(endpoint);
         let others = backend
             .endpoints

@@ -9,6 +9,8 @@ use outrigger_proto::telemetry::v1::telemetry_service_client::TelemetryServiceCl
 use tokio::time::{Instant, MissedTickBehavior};
 use tonic::transport::Channel;
 
+mod health;
+
 use super::Direction;
 use super::metrics::{Metrics, RequestMetrics};
 use crate::shared::Shared;
@@ -26,15 +28,20 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 pub async fn run(shared: Arc<Shared>, instance: String, channel: Channel) {
     let mut client = TelemetryServiceClient::new(channel);
     let mut reporter = Reporter::new(instance, &shared.metrics);
+    let mut was_unwell = false;
     let mut ticks = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         let own_id = shared.tls.load().as_ref().map(|tls| tls.id.to_string());
-        let report = reporter.collect(&shared.metrics, &own_id.unwrap_or_default());
-        if report.edges.is_empty() {
+        let mut report = reporter.collect(&shared.metrics, &own_id.unwrap_or_default());
+        report.endpoints = health::endpoints(&shared.snapshot.load());
+        let unwell = !report.endpoints.is_empty();
+        // Once more when all is well again: the last word must not be the opposite.
+        if report.edges.is_empty() && !unwell && !std::mem::replace(&mut was_unwell, unwell) {
             continue;
         }
+        was_unwell = unwell;
         match tokio::time::timeout(TIMEOUT, client.report(report)).await {
             Ok(Ok(_)) => {}
             Ok(Err(status)) => tracing::debug!(%status, "the control plane took no report"),
@@ -84,6 +91,7 @@ impl Reporter {
             at: Some(SystemTime::now().into()),
             window: window.try_into().ok(),
             edges,
+            endpoints: Vec::new(),
         }
     }
 }

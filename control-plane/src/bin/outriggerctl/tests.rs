@@ -3,6 +3,7 @@
 
 mod apply;
 mod connection;
+mod health;
 mod read;
 mod status;
 mod tokens;

@@ -3,6 +3,7 @@
 use super::checks;
 use super::common::{RETRY, TIMEOUT};
 use super::egress;
+use super::health::OUTLIER_DETECTION;
 use super::shape::{Field, Object, Shape};
 
 static MTLS: Object = Object::new(&[Field::optional(
@@ -30,6 +31,7 @@ pub(super) static SPEC: Object = Object::new(&[
     Field::optional("mtls", Shape::Object(&MTLS)),
     Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
     Field::optional("retry", Shape::Object(&RETRY)),
+    Field::optional("outlierDetection", Shape::Object(&OUTLIER_DETECTION)),
     Field::optional("telemetry", Shape::Object(&TELEMETRY)),
     Field::optional("outbound", Shape::Object(&egress::OUTBOUND)),
 ]);

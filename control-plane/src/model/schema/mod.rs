@@ -8,6 +8,7 @@ mod common;
 mod connection_pool;
 mod egress;
 mod fallback;
+mod health;
 mod hedge;
 mod limits;
 mod mesh;

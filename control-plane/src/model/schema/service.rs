@@ -6,6 +6,7 @@ use super::checks;
 use super::common::{HOSTS, LABELS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
 use super::connection_pool::CONNECTION_POOL;
 use super::egress;
+use super::health::{HEALTH_CHECKS, OUTLIER_DETECTION, check_ports};
 use super::limits::LIMITS;
 use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
@@ -98,7 +99,8 @@ static TIMEOUTS: Object = Object::new(&[
     Field::optional("tcpLifetime", TIMEOUT),
 ]);
 
-pub(super) static SPEC: Object = Object::new(&[
+pub(super) static SPEC: Object = Object::with_rule(FIELDS, check_ports);
+const FIELDS: &[Field] = &[
     Field::optional("hosts", Shape::List(&HOSTS)),
     Field::required("ports", Shape::List(&PORTS)),
     Field::optional("serviceAccounts", Shape::List(&ACCOUNTS)),
@@ -110,4 +112,6 @@ pub(super) static SPEC: Object = Object::new(&[
     Field::optional("retry", Shape::Object(&RETRY)),
     Field::optional("connectionPool", Shape::Object(&CONNECTION_POOL)),
     Field::optional("limits", Shape::Object(&LIMITS)),
-]);
+    Field::optional("outlierDetection", Shape::Object(&OUTLIER_DETECTION)),
+    Field::optional("healthChecks", Shape::List(&HEALTH_CHECKS)),
+];

@@ -20,6 +20,8 @@ pub(super) enum Shape {
     Duration(Duration, Duration),
     /// A whole number within bounds.
     Integer(u64, u64),
+    /// A number within bounds.
+    Decimal(u32, u32),
     /// `true` or `false`.
     Bool,
     /// One of these words.
@@ -174,6 +176,10 @@ impl Shape {
                 if number
                     .as_u64()
                     .is_some_and(|number| (*min..=*max).contains(&number)) => {}
+            (Self::Decimal(min, max), Value::Number(number))
+                if number.as_f64().is_some_and(|number| {
+                    (f64::from(*min)..=f64::from(*max)).contains(&number)
+                }) => {}
             _ => {
                 let hint = self
                     .hint(value)
@@ -196,6 +202,7 @@ impl Shape {
             Self::Text(_) => "text".to_owned(),
             Self::Duration(..) => "a duration, for example 250ms, 10s or 1m30s".to_owned(),
             Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Decimal(min, max) => format!("a number from {min} to {max}"),
             Self::Bool => "true or false".to_owned(),
             Self::OneOf(words) => enumerate_or(words),
             Self::Any => "a value".to_owned(),

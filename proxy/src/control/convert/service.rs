@@ -10,8 +10,8 @@ use wire::string_match::Kind;
 
 use super::recovery::recovery;
 use super::{
-    BackendSpec, Reason, RuleSpec, ServiceSpec, connections, known, list, outside, port, protocol,
-    timeout,
+    BackendSpec, Reason, RuleSpec, ServiceSpec, connections, health, known, list, outside, port,
+    protocol, timeout,
 };
 use crate::balance::{self, DEFAULT_DECAY};
 use crate::policy::matching::HostMatch;
@@ -53,7 +53,6 @@ pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<Ser
     let pool = service.connection_pool.as_ref();
     let pool = connections::connection_pool("connection_pool", pool)?;
     Ok(ServiceSpec {
-        ports,
         policy,
         decay,
         identities,
@@ -63,6 +62,9 @@ pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<Ser
         tcp: connections::tcp_limits(service.tcp_idle_timeout, service.tcp_lifetime)?,
         pool: Arc::new(pool),
         tls: service.tls.as_ref().map(outside::tls).transpose()?,
+        outlier_detection: health::outlier_detection(service.outlier_detection.as_ref())?,
+        health_checks: health::checks(&service.health_checks, &ports)?,
+        ports,
         name,
     })
 }

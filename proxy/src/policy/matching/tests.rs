@@ -23,6 +23,7 @@ fn backend(weight: u32, port: u16) -> Backend {
             pool: Arc::default(),
             connect_timeout: std::time::Duration::from_secs(1),
             endpoints: endpoints.clone(),
+            health: Default::default(),
         }),
         port,
         protocol: Protocol::Http,

@@ -226,7 +226,7 @@ pub(super) fn retry(max_retries: u32) -> Retry {
     }
 }
 
-pub(super) fn endpoint(address: SocketAddr, mtls: bool) -> Arc<Endpoint> {
+pub(crate) fn endpoint(address: SocketAddr, mtls: bool) -> Arc<Endpoint> {
     Arc::new(Endpoint {
         address,
         mtls,
@@ -271,6 +271,7 @@ impl Calls {
             connect_timeout: self.connect_timeout,
             pool: Arc::new(self.pool.clone()),
             endpoints: Arc::clone(&endpoints),
+            health: Default::default(),
         });
         let rule = Rule {
             route: Arc::from("default/all"),
@@ -364,6 +365,7 @@ impl Calls {
                 connect_timeout: self.connect_timeout,
                 pool: Arc::new(self.pool.clone()),
                 endpoints: Arc::clone(&endpoints),
+                health: Default::default(),
             }),
             port: 80,
             protocol: self.protocol,

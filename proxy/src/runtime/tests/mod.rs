@@ -8,7 +8,7 @@ mod filters;
 mod http1;
 mod http2;
 mod inbound;
-mod mesh;
+pub(crate) mod mesh;
 mod retries;
 mod streams;
 mod tcp;

@@ -93,6 +93,8 @@ catalog! {
         "Lookups of DNS names that endpoints come from, by how they ended.");
     DNS_ANSWER_AGE = gauge("outrigger_dns_answer_age_seconds", &["service"],
         "Age of the oldest answer in use among a service's DNS names, seconds.");
+    EJECTIONS = counter("outrigger_endpoint_ejections_total", &["service", "reason"],
+        "Endpoints that outlier detection took out, by why.");
     CONFIG_VERSION = gauge("outrigger_config_version", &[],
         "Version of the configuration in effect; 0 before the first.");
     CONFIG_UPDATES = counter("outrigger_config_updates_total", &[],

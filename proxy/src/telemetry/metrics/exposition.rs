@@ -182,6 +182,15 @@ fn shared_state(page: &mut Page, shared: &Shared) {
 
 fn endpoints(page: &mut Page, snapshot: &Snapshot) {
     for upstream in snapshot.upstreams() {
+        let outliers = &upstream.health.outliers;
+        let watched = outliers.policy().is_some();
+        for (cause, count) in outliers.ejections() {
+            // From 0 on, where they can happen: a rate needs the first one, too.
+            if watched || count > 0 {
+                let labels = [&*upstream.service, cause.as_str()];
+                page.add(catalog::EJECTIONS, &labels, count as f64);
+            }
+        }
         let stats = upstream.endpoints.stats();
         for state in EndpointState::ALL {
             let count = stats

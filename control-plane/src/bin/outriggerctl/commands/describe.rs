@@ -1,6 +1,7 @@
 //! `describe`: one resource in words, and what the sidecars make of it.
 
 mod connections;
+mod health;
 mod kinds;
 pub mod limits;
 mod policy;
@@ -102,7 +103,10 @@ fn describe(resource: &Resource, around: &Surroundings, color: bool) -> String {
     let own = typed.metadata.namespace.as_str();
     match &typed.spec {
         Spec::Mesh(spec) => kinds::mesh(spec, &mut sheet),
-        Spec::Service(spec) => kinds::service(&typed, spec, around, &mut sheet),
+        Spec::Service(spec) => {
+            kinds::service(&typed, spec, around, &mut sheet);
+            health::unavailable(&json::resource(resource)["status"], &mut sheet);
+        }
         Spec::Route(spec) => kinds::route(spec, own, &mut sheet),
         Spec::RateLimit(spec) => limits::rate_limit(spec, own, &mut sheet),
         Spec::Workload(spec) => kinds::workload(spec, &mut sheet),

@@ -2,7 +2,9 @@
 
 use outrigger_control_plane::api::convert;
 use outrigger_control_plane::model;
-use outrigger_proto::api::v1::{ControlPlaneStatus, Rejection, Resource, Sidecar, SidecarSync};
+use outrigger_proto::api::v1::{
+    ControlPlaneStatus, EndpointHealth, Rejection, Resource, Sidecar, SidecarSync,
+};
 
 use serde_json::json;
 
@@ -148,6 +150,7 @@ pub fn mesh() -> State {
                 .map(|(kind, count)| (kind.to_owned(), count))
                 .into_iter()
                 .collect(),
+            endpoints: Vec::new(),
         },
         ..State::default()
     }
@@ -166,5 +169,48 @@ pub fn mesh_with_refusal() -> State {
         reason: "rules[0].matches[0].path: regex `(` does not compile: unclosed group".to_owned(),
         at: ago(20),
     }];
+    state
+}
+
+/// [`mesh`], with outlier detection and a check, and endpoints of the chat service that sidecars keep away from.
+pub fn mesh_with_unavailable_endpoints() -> State {
+    let mut state = mesh();
+    let watched = format!(
+        "{SERVICE}{}",
+        r#"  outlierDetection: {maxEjectionPercent: 50, minHealthyPercent: 30}
+  healthChecks:
+  - http: {path: /health, expectedStatuses: ["200", "300-399"]}
+  - {grpc: {service: chat.v1.Chat}, port: 50051, interval: 5s}
+"#
+    );
+    let unavailable = json!([
+        {"address": "10.0.0.5:8000", "ejectedBy": 2, "unhealthyBy": 0, "probingBy": 0, "reporting": 3,
+         "reason": "consecutive-5xx", "since": "2026-11-20T11:59:00Z"},
+        {"address": "10.0.0.7:15006", "ejectedBy": 0, "unhealthyBy": 1, "probingBy": 0, "reporting": 3,
+         "reason": "health-check", "detail": "status 500"},
+    ]);
+    state.resources[1] = with_status(
+        stored(&watched, 330),
+        json!({"acceptedBy": 1, "refusedBy": 0, "endpoints": 2, "unavailableEndpoints": unavailable}),
+    );
+    let endpoint = |address: &str, reason: &str| EndpointHealth {
+        service: "default/chat".to_owned(),
+        address: address.to_owned(),
+        reporting: 3,
+        reason: reason.to_owned(),
+        since: ago(60),
+        ..EndpointHealth::default()
+    };
+    state.status.endpoints = vec![
+        EndpointHealth {
+            ejected_by: 2,
+            ..endpoint("10.0.0.5:8000", "consecutive-5xx")
+        },
+        EndpointHealth {
+            unhealthy_by: 1,
+            detail: "status 500".to_owned(),
+            ..endpoint("10.0.0.7:15006", "health-check")
+        },
+    ];
     state
 }

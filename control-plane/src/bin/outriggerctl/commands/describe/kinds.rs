@@ -9,7 +9,7 @@ use outrigger_control_plane::model::{
 use outrigger_proto::api::v1::Resource;
 
 use super::sheet::Sheet;
-use super::{Surroundings, connections, limits, policy, recovery};
+use super::{Surroundings, connections, health, limits, policy, recovery};
 use crate::commands::get::{endpoint_state, local, subset, word};
 use crate::output::table::Table;
 use crate::output::{age, json};
@@ -86,6 +86,12 @@ pub fn mesh(spec: &MeshSpec, sheet: &mut Sheet) {
             .as_ref()
             .map_or_else(|| NONE.to_owned(), policy::retry),
     );
+    sheet.field(
+        "Outliers",
+        spec.outlier_detection
+            .as_ref()
+            .map_or_else(|| "off".to_owned(), health::outlier_detection),
+    );
 }
 
 pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, sheet: &mut Sheet) {
@@ -141,6 +147,16 @@ pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, shee
     let rate_limits: Vec<String> = limits::rate_limits_of(resource, &around.resources).collect();
     if !rate_limits.is_empty() {
         sheet.field("Rate limits", rate_limits.join("\n"));
+    }
+    sheet.field(
+        "Outliers",
+        spec.outlier_detection
+            .as_ref()
+            .map_or_else(|| THE_MESHS.to_owned(), health::outlier_detection),
+    );
+    if !spec.health_checks.is_empty() {
+        let checks: Vec<String> = spec.health_checks.iter().map(health::check).collect();
+        sheet.field("Health checks", checks.join("\n"));
     }
     endpoints(resource, spec, around, sheet);
     routes(&resource.key(), around, sheet);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use outrigger_control_plane::model::Kind;
-use outrigger_proto::api::v1::{Rejection, Sidecar, SidecarSync};
+use outrigger_proto::api::v1::{EndpointHealth, Rejection, Sidecar, SidecarSync};
 use serde_json::{Value, json};
 
 use super::Report;
@@ -26,6 +26,7 @@ pub fn text(report: &Report, wide: bool, now: Timestamp, color: bool) -> String 
     text.push('\n');
     text.push_str(&table(report, wide, now).render(color));
     text.push_str(&refusals(report, now, color));
+    text.push_str(&unavailable(report, color));
     text
 }
 
@@ -271,6 +272,47 @@ fn refusals(report: &Report, now: Timestamp, color: bool) -> String {
     text
 }
 
+/// Endpoints that the table shows; all are in the documents for programs.
+const MAX_UNAVAILABLE: usize = 20;
+
+fn unavailable(report: &Report, color: bool) -> String {
+    let endpoints = &report.control_plane.endpoints;
+    if endpoints.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(vec![
+        "SERVICE",
+        "ENDPOINT",
+        "EJECTED BY",
+        "UNHEALTHY BY",
+        "PROBING BY",
+        "OF",
+        "REASON",
+    ]);
+    for endpoint in endpoints.iter().take(MAX_UNAVAILABLE) {
+        let reason = if endpoint.detail.is_empty() {
+            endpoint.reason.clone()
+        } else {
+            format!("{}: {}", endpoint.reason, endpoint.detail)
+        };
+        table.row(vec![
+            endpoint.service.as_str().into(),
+            endpoint.address.as_str().into(),
+            endpoint.ejected_by.to_string().into(),
+            endpoint.unhealthy_by.to_string().into(),
+            endpoint.probing_by.to_string().into(),
+            endpoint.reporting.to_string().into(),
+            reason.into(),
+        ]);
+    }
+    let title = "Endpoints that sidecars do not use, as of their last reports:";
+    let mut text = format!("\n{}\n{}", paint(YELLOW, title, color), table.render(color));
+    if endpoints.len() > MAX_UNAVAILABLE {
+        let _ = writeln!(text, "… and {} more", endpoints.len() - MAX_UNAVAILABLE);
+    }
+    text
+}
+
 fn plural(count: u32, kind: Kind) -> String {
     let [singular, plural, _] = crate::kind::words(kind);
     format!("{count} {}", if count == 1 { singular } else { plural })
@@ -291,7 +333,22 @@ pub fn json(report: &Report) -> Value {
             "startedAt": convert::time(status.started_at.as_ref()),
             "resources": status.resources,
         },
+        "unavailableEndpoints": status.endpoints.iter().map(endpoint_json).collect::<Vec<_>>(),
         "sidecars": report.sidecars.iter().map(sidecar_json).collect::<Vec<_>>(),
+    })
+}
+
+fn endpoint_json(endpoint: &EndpointHealth) -> Value {
+    json!({
+        "service": endpoint.service,
+        "address": endpoint.address,
+        "ejectedBy": endpoint.ejected_by,
+        "unhealthyBy": endpoint.unhealthy_by,
+        "probingBy": endpoint.probing_by,
+        "reporting": endpoint.reporting,
+        "reason": endpoint.reason,
+        "detail": endpoint.detail,
+        "since": convert::time(endpoint.since.as_ref()),
     })
 }
 
