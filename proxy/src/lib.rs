@@ -23,6 +23,9 @@ pub mod dns;
 pub mod drain;
 pub mod error;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod identity;
 pub mod inbound;

@@ -158,6 +158,12 @@ impl EndpointSpec {
 /// Why a resource is refused: which field, what was found, what is allowed.
 pub(super) type Reason = String;
 
+/// Whether a resource would be accepted.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn check(wire: &wire::Resource, trust_domain: &str) -> Result<(), Reason> {
+    resource(wire, trust_domain).map(drop)
+}
+
 /// Checks one resource.
 pub(super) fn resource(resource: &wire::Resource, trust_domain: &str) -> Result<Spec, Reason> {
     let body = resource

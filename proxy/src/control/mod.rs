@@ -10,7 +10,7 @@
 
 mod cache;
 pub mod channel;
-mod convert;
+pub(crate) mod convert;
 mod endpoints;
 mod located;
 pub mod lookup;

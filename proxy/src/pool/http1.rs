@@ -6,6 +6,8 @@
 mod body;
 mod chunked;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod head;
 mod request;
 mod response;

@@ -3,7 +3,7 @@
 //! Nothing here is shared between threads, and no borrow of the pool lives across an await.
 
 mod connect;
-mod http1;
+pub(crate) mod http1;
 mod http2;
 
 use std::cell::{Cell, RefCell};

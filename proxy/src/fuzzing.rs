@@ -1,0 +1,159 @@
+//! What fuzz targets call: everything that reads bytes from elsewhere, one function for each. They must not panic, whatever
+//! they get. The seeds in `tests/fuzz/seeds` are ordinary tests too.
+
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use outrigger_proto::dataplane::v1 as wire;
+use prost::Message;
+
+use crate::control::convert;
+use crate::http::http1::guard::Guard;
+use crate::http::{authority, headers};
+use crate::policy::filters::PathModifier;
+use crate::policy::matching::{QueryParamMatch, RequestFacts, StringMatch};
+use crate::policy::{HostMatch, Match};
+use crate::pool::http1::fuzz::read_response;
+
+/// Reads bytes, and panics where it finds a mistake of ours.
+pub type Target = fn(&[u8]);
+
+/// Every target, by the name of its directory of seeds.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("http1_guard", http1_guard),
+    ("http1_response", http1_response),
+    ("authority", authority),
+    ("config_conversion", config_conversion),
+    ("route_matching", route_matching),
+    ("path_rewrite", path_rewrite),
+    ("header_rewrite", header_rewrite),
+];
+
+/// A client's HTTP/1.1 bytes: the verdict does not depend on how they are cut into pieces.
+pub fn http1_guard(bytes: &[u8]) {
+    let (cut, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let whole = Guard::default().read(bytes);
+    let mut guard = Guard::default();
+    let pieces = bytes
+        .chunks(usize::from(*cut).max(1))
+        .try_for_each(|piece| guard.read(piece));
+    assert_eq!(pieces, whole);
+}
+
+/// An application's HTTP/1.1 bytes: what is read does not depend on how they are cut into pieces.
+pub fn http1_response(bytes: &[u8]) {
+    let (cut, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let whole = read_response(bytes, bytes.len());
+    let pieces = read_response(bytes, usize::from(*cut));
+    assert_eq!(pieces, whole);
+}
+
+/// The host that a request names: a request target, and on the next line a `Host` header.
+pub fn authority(bytes: &[u8]) {
+    let mut lines = bytes.splitn(2, |byte| *byte == b'\n');
+    let target = lines.next().unwrap_or_default();
+    let Ok(uri) = Uri::try_from(target) else {
+        return;
+    };
+    let (mut head, ()) = http::Request::new(()).into_parts();
+    head.uri = uri;
+    if let Some(Ok(host)) = lines.next().map(HeaderValue::from_bytes) {
+        head.headers.insert(http::header::HOST, host);
+    }
+    if let Ok(found) = authority::of(&head) {
+        assert!(!found.host().is_empty());
+    }
+}
+
+/// A resource as the control plane sends it.
+pub fn config_conversion(bytes: &[u8]) {
+    if let Ok(resource) = wire::Resource::decode(bytes)
+        && let Err(reason) = convert::check(&resource, "outrigger.local")
+    {
+        assert!(!reason.is_empty());
+    }
+}
+
+/// A pattern on the first line, a query parameter's name on the second, a host on the third, a request target on the fourth.
+pub fn route_matching(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let mut lines = text.split('\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (pattern, name, host, target) = (line(), line(), line(), line());
+    let Ok(uri) = target.parse::<Uri>() else {
+        return;
+    };
+    let kinds = [
+        Some(StringMatch::exact(pattern)),
+        Some(StringMatch::prefix(pattern)),
+        StringMatch::regex(pattern).ok(),
+    ];
+    for kind in kinds.into_iter().flatten() {
+        let conditions = Match {
+            hosts: vec![HostMatch::new(host)],
+            path: Some(kind.clone()),
+            query_params: vec![QueryParamMatch {
+                name: name.into(),
+                value: kind,
+            }],
+            ..Match::default()
+        };
+        conditions.matches(&RequestFacts {
+            host: uri.host().unwrap_or_default(),
+            port: 80,
+            path: uri.path(),
+            query: uri.query().unwrap_or_default(),
+            method: &Method::GET,
+            headers: &HeaderMap::new(),
+        });
+    }
+}
+
+/// A prefix on the first line, what takes its place on the second, a request target on the third: the new target is one.
+pub fn path_rewrite(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    let mut lines = text.split('\n');
+    let mut line = || lines.next().unwrap_or_default();
+    let (prefix, replacement, target) = (line(), line(), line());
+    let Ok(target) = PathAndQuery::try_from(target) else {
+        return;
+    };
+    let modifiers = [
+        PathModifier::prefix(prefix, replacement).ok(),
+        PathModifier::full(replacement).ok(),
+    ];
+    for modifier in modifiers.into_iter().flatten() {
+        if let Some(new) = modifier.rewrite(&target) {
+            assert!(new.path().starts_with('/') || new == target, "{new}");
+            assert_eq!(new.query(), target.query());
+        }
+    }
+}
+
+/// Lines of headers as they come from an application: what is passed on names no connection's own headers.
+pub fn header_rewrite(bytes: &[u8]) {
+    let mut headers = HeaderMap::new();
+    for line in bytes.split(|byte| *byte == b'\n').take(64) {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let name = HeaderName::from_bytes(parts.next().unwrap_or_default());
+        let value = HeaderValue::from_bytes(parts.next().unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (name, value) {
+            headers.append(name, value);
+        }
+    }
+    headers::clean_response(&mut headers, false);
+    for name in [
+        "connection",
+        "keep-alive",
+        "transfer-encoding",
+        "x-outrigger-reason",
+    ] {
+        assert!(!headers.contains_key(name), "{name}");
+    }
+}
+
+#[cfg(test)]
+mod tests;
