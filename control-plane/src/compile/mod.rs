@@ -4,6 +4,7 @@
 //! its routes or a service named by them changed; endpoints when the service or an announcement for it changed.
 
 mod endpoints;
+mod filters;
 mod health;
 mod hosts;
 mod limits;

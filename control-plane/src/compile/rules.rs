@@ -13,11 +13,12 @@ use std::sync::Arc;
 
 use outrigger_proto::dataplane::v1 as wire;
 
+use super::filters;
 use super::policy::{self, Defaults};
 use super::recovery;
 use crate::model::{
-    BackendRef, ParentRef, PathMatchType, Resource, RouteMatch, RouteRule, RouteSpec, ServiceSpec,
-    ValueMatchType,
+    BackendRef, HeaderMatch, ParentRef, PathMatchType, Resource, RouteMatch, RouteRule, RouteSpec,
+    ServiceSpec, ValueMatchType,
 };
 
 /// The service that rules are made for.
@@ -124,7 +125,9 @@ fn collect(
                             .as_ref()
                             .or(parent.defaults.retry.as_ref())
                             .map(policy::retry),
-                        filters: Vec::new(),
+                        filters: filters::compile(rule, prefix_of(found), |reference| {
+                            backend(namespace, reference, default_port)
+                        }),
                         hedge: rule.hedge.as_ref().map(recovery::hedge),
                         fallbacks: recovery::fallbacks(rule, |reference| {
                             backend(namespace, reference, default_port)
@@ -237,25 +240,18 @@ pub(super) fn to_match(found: &RouteMatch, hosts: Vec<String>, port: u32) -> Vec
             PathMatchType::PathPrefix => string(Kind::Prefix(value)),
         }
     });
-    let value = |kind, text: &String| match kind {
-        ValueMatchType::Exact => string(Kind::Exact(text.clone())),
-        ValueMatchType::RegularExpression => string(Kind::Regex(text.clone())),
-    };
-    let headers = found.headers.iter().map(|header| wire::HeaderMatch {
-        name: header.name.to_ascii_lowercase(),
-        value: value(header.match_type(), &header.value),
-    });
+    let headers = found.headers.iter().map(header_match);
     let query_params = found
         .query_params
         .iter()
         .map(|param| wire::QueryParamMatch {
             name: param.name.clone(),
-            value: value(param.match_type(), &param.value),
+            value: value_match(param.match_type(), &param.value),
         });
     let grpc = found.grpc.as_ref().map(|grpc| {
         let part = |text: &Option<String>| {
             let text = text.as_ref()?;
-            value(grpc.match_type(), text)
+            value_match(grpc.match_type(), text)
         };
         wire::GrpcMatch {
             service: part(&grpc.service),
@@ -275,6 +271,27 @@ pub(super) fn to_match(found: &RouteMatch, hosts: Vec<String>, port: u32) -> Vec
         return Vec::new();
     }
     vec![compiled]
+}
+
+pub(super) fn header_match(header: &HeaderMatch) -> wire::HeaderMatch {
+    wire::HeaderMatch {
+        name: header.name.to_ascii_lowercase(),
+        value: value_match(header.match_type(), &header.value),
+    }
+}
+
+fn value_match(kind: ValueMatchType, text: &str) -> Option<wire::StringMatch> {
+    use wire::string_match::Kind;
+    let kind = match kind {
+        ValueMatchType::Exact => Kind::Exact(text.to_owned()),
+        ValueMatchType::RegularExpression => Kind::Regex(text.to_owned()),
+    };
+    Some(wire::StringMatch { kind: Some(kind) })
+}
+
+/// The prefix that a match has; without a path it is `/`.
+fn prefix_of(found: &RouteMatch) -> &str {
+    found.path.as_ref().map_or("/", |path| path.value())
 }
 
 fn backends(
@@ -335,7 +352,6 @@ fn built_in(parent: Parent<'_>) -> Vec<wire::Rule> {
         backends: vec![itself(parent, port)],
         timeouts: Some(policy::timeouts(parent.defaults.timeouts)),
         retry: parent.defaults.retry.as_ref().map(policy::retry),
-        filters: Vec::new(),
         ..wire::Rule::default()
     };
     let others = parent.spec.ports.iter().filter(|port| port.port != default);

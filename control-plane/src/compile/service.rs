@@ -6,6 +6,7 @@ use std::sync::Arc;
 use outrigger_proto::dataplane::v1 as wire;
 use wire::resource::Body;
 
+use super::filters;
 use super::health;
 use super::limits;
 use super::policy::{self, Defaults};
@@ -95,7 +96,9 @@ pub(super) fn compile(
         .iter()
         .flat_map(|rule| {
             let backends = rule.backends.iter().map(|backend| &*backend.service);
-            backends.chain(recovery::services(rule))
+            backends
+                .chain(recovery::services(rule))
+                .chain(filters::services(rule))
         })
         .filter(|service| *service != own)
         .collect();

@@ -2,6 +2,7 @@
 
 mod change;
 mod endpoints;
+mod filters;
 mod health;
 mod hosts;
 mod limits;

@@ -10,6 +10,7 @@ mod duration_parse;
 mod egress;
 mod fallback;
 mod field_path;
+mod filters;
 mod health;
 mod hedge;
 mod key;
@@ -36,6 +37,11 @@ pub use duration::Duration;
 pub use duration_parse::DurationError;
 pub use egress::{DnsEndpoint, MeshOutbound, ServiceTls, TlsMode, UnknownHosts};
 pub use fallback::{Fallback, FallbackCause, FallbackRef, FallbackResponse};
+pub use filters::{
+    Cors, DirectResponse, FaultAbort, FaultDelay, FaultInjection, FaultTruncate, FilterType,
+    Fraction, Header, HeaderModifier, MirrorBackend, PathModifier, PathModifierType, RequestMirror,
+    RequestRedirect, RouteFilter, UrlRewrite,
+};
 pub use health::{
     GrpcCheck, HealthCheck, HttpCheck, OutlierDetection, SuccessRate, TcpCheck, Thousandths,
 };

@@ -7,7 +7,9 @@ mod recovery;
 
 use std::collections::BTreeMap;
 
-use super::{IndexedProblem, RateLimitSpec, Resource, ResourceKey, RouteSpec, ServiceSpec};
+use super::{
+    BackendRef, IndexedProblem, RateLimitSpec, Resource, ResourceKey, RouteSpec, ServiceSpec,
+};
 
 /// The resources as they would be after a write.
 pub trait View {
@@ -213,28 +215,17 @@ fn route(
     for (rule_index, rule) in spec.rules.iter().enumerate() {
         for (position, backend) in rule.backend_refs.iter().enumerate() {
             let field = format!("spec.rules[{rule_index}].backendRefs[{position}]");
-            let key = ResourceKey::service(
-                backend.namespace.as_ref().unwrap_or(own_namespace),
-                &backend.name,
-            );
-            match view.service(&key) {
-                None => warnings.push(IndexedProblem::new(
-                    index,
-                    field,
-                    format!("there is no {key}; its share of the requests fails until there is"),
-                )),
-                Some(service) => {
-                    if let Some(port) = backend.port {
-                        warn_about_port(
-                            index,
-                            format!("{field}.port"),
-                            port,
-                            &key,
-                            service,
-                            warnings,
-                        );
-                    }
-                }
+            let lost = "its share of the requests fails until there is";
+            warn_about_backend(index, field, backend, own_namespace, lost, view, warnings);
+        }
+        for (position, filter) in rule.filters.iter().enumerate() {
+            if let Some(mirror) = &filter.request_mirror {
+                let field = format!(
+                    "spec.rules[{rule_index}].filters[{position}].requestMirror.backendRef"
+                );
+                let backend = mirror.backend_ref.as_backend();
+                let lost = "copies of requests are lost until there is";
+                warn_about_backend(index, field, &backend, own_namespace, lost, view, warnings);
             }
         }
     }
@@ -276,6 +267,32 @@ fn rate_limit(
             format!("spec.targetRefs[{position}]"),
             message,
         ));
+    }
+}
+
+fn warn_about_backend(
+    index: usize,
+    field: String,
+    backend: &BackendRef,
+    own_namespace: &str,
+    lost: &str,
+    view: &dyn View,
+    warnings: &mut Vec<IndexedProblem>,
+) {
+    let namespace = backend.namespace.as_deref().unwrap_or(own_namespace);
+    let key = ResourceKey::service(namespace, &backend.name);
+    match view.service(&key) {
+        None => warnings.push(IndexedProblem::new(
+            index,
+            field,
+            format!("there is no {key}; {lost}"),
+        )),
+        Some(service) => {
+            if let Some(port) = backend.port {
+                let field = format!("{field}.port");
+                warn_about_port(index, field, port, &key, service, warnings);
+            }
+        }
     }
 }
 

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{Fallback, FallbackRef, Hedge, Labels, RequestTimeouts, Retry};
+use super::{
+    Fallback, FallbackRef, Hedge, Labels, MirrorBackend, RequestTimeouts, Retry, RouteFilter,
+};
 
 /// Spec of a `Route`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,9 @@ pub struct RouteRule {
     /// Which requests: any of these. Empty: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matches: Vec<RouteMatch>,
+    /// What is done to them and to their responses, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub filters: Vec<RouteFilter>,
     /// Where they go. Empty: to the parent service itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub backend_refs: Vec<BackendRef>,
@@ -71,7 +76,7 @@ impl RouteRule {
         self.expose_attempts.unwrap_or(false)
     }
 
-    /// Everywhere that its requests may go: backends, and those of fallbacks.
+    /// Everywhere that its requests, or copies of them, may go: backends, and those of fallbacks and mirrors.
     pub fn destinations(&self) -> impl Iterator<Item = BackendRef> {
         let fallbacks = self.fallbacks.iter();
         let fallbacks = fallbacks.filter_map(|fallback| fallback.backend_ref.as_ref());
@@ -79,6 +84,15 @@ impl RouteRule {
             .iter()
             .cloned()
             .chain(fallbacks.map(FallbackRef::as_backend))
+            .chain(self.mirrors().map(MirrorBackend::as_backend))
+    }
+}
+
+impl RouteRule {
+    /// Where copies go.
+    fn mirrors(&self) -> impl Iterator<Item = &MirrorBackend> {
+        let mirrors = self.filters.iter();
+        mirrors.filter_map(|filter| Some(&filter.request_mirror.as_ref()?.backend_ref))
     }
 }
 

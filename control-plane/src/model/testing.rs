@@ -13,11 +13,12 @@ use proptest::sample::{select, subsequence};
 
 use super::{
     AccessLog, BackendRef, ConnectionPool, Duration, Fallback, FallbackCause, FallbackRef,
-    FallbackResponse, GrpcCode, GrpcMatch, HeaderMatch, Hedge, Http1Pool, Http2Pool, KeepAlive,
-    Labels, LoadBalancing, LoadBalancingPolicy, MeshSpec, MeshTimeouts, Mtls, MtlsMode, ParentRef,
-    PathMatch, PathMatchType, Protocol, QueryParamMatch, RequestTimeouts, Resource, Retry,
-    RetryBudget, RouteMatch, RouteRule, RouteSpec, ServiceEndpoints, ServicePort, ServiceSpec,
-    ServiceTimeouts, StaticEndpoint, Telemetry, ValueMatchType,
+    FallbackResponse, FaultAbort, FaultDelay, FaultInjection, FilterType, GrpcCode, GrpcMatch,
+    Header, HeaderMatch, HeaderModifier, Hedge, Http1Pool, Http2Pool, KeepAlive, Labels,
+    LoadBalancing, LoadBalancingPolicy, MeshSpec, MeshTimeouts, MirrorBackend, Mtls, MtlsMode,
+    ParentRef, PathMatch, PathMatchType, Protocol, QueryParamMatch, RequestMirror, RequestTimeouts,
+    Resource, Retry, RetryBudget, RouteFilter, RouteMatch, RouteRule, RouteSpec, ServiceEndpoints,
+    ServicePort, ServiceSpec, ServiceTimeouts, StaticEndpoint, Telemetry, ValueMatchType,
 };
 
 /// A `Mesh`, a `Service`, a `Route` or a `RateLimit`.
@@ -349,6 +350,51 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
         })
 }
 
+fn filters() -> impl Strategy<Value = Vec<RouteFilter>> {
+    let header = ("x-[a-z]{1,4}", "[a-z]([a-z ,]{0,5}[a-z])?")
+        .prop_map(|(name, value)| Header { name, value });
+    let modifier = (header, of("x-[a-z]{1,4}")).prop_map(|(header, remove)| HeaderModifier {
+        set: vec![header.clone()],
+        add: vec![header],
+        remove: remove.into_iter().collect(),
+    });
+    let mirror = (name(), of(0u32..=100)).prop_map(|(name, percent)| RouteFilter {
+        request_mirror: Some(RequestMirror {
+            backend_ref: MirrorBackend {
+                name,
+                namespace: None,
+                port: None,
+                subset: Labels::new(),
+            },
+            percent,
+            fraction: None,
+        }),
+        ..RouteFilter::new(FilterType::RequestMirror)
+    });
+    let fault = (of(1u64..60_000), of(0u32..=100)).prop_map(|(delay, percent)| RouteFilter {
+        fault_injection: Some(FaultInjection {
+            delay: delay.map(|delay| FaultDelay {
+                duration: Duration::from_millis(delay),
+                percent,
+            }),
+            abort: Some(FaultAbort {
+                status_code: percent.map(|_| 503),
+                grpc_status: percent.is_none().then_some(GrpcCode::Unavailable),
+                percent,
+            }),
+            ..FaultInjection::default()
+        }),
+        ..RouteFilter::new(FilterType::FaultInjection)
+    });
+    (of(modifier), vec(mirror, 0..2), of(fault)).prop_map(|(modifier, mirrors, fault)| {
+        let modifier = modifier.map(|modifier| RouteFilter {
+            request_header_modifier: Some(modifier),
+            ..RouteFilter::new(FilterType::RequestHeaderModifier)
+        });
+        modifier.into_iter().chain(mirrors).chain(fault).collect()
+    })
+}
+
 fn recovery() -> impl Strategy<Value = (Option<Hedge>, Vec<Fallback>, Option<bool>)> {
     let methods = of(subsequence(vec!["GET".to_owned(), "POST".to_owned()], 0..3));
     let hedge = (1u64..60_000, of(2u32..=5), methods).prop_map(|(delay, max_requests, methods)| {
@@ -421,20 +467,24 @@ fn route_spec() -> impl Strategy<Value = RouteSpec> {
         request_timeouts(),
         of(retry()),
         recovery(),
+        filters(),
     )
-        .prop_map(|(matches, backend_refs, timeouts, retry, recovery)| {
-            let (hedge, fallbacks, expose_attempts) = recovery;
-            RouteRule {
-                name: None,
-                matches,
-                backend_refs,
-                timeouts,
-                retry,
-                hedge,
-                fallbacks,
-                expose_attempts,
-            }
-        });
+        .prop_map(
+            |(matches, backend_refs, timeouts, retry, recovery, filters)| {
+                let (hedge, fallbacks, expose_attempts) = recovery;
+                RouteRule {
+                    name: None,
+                    matches,
+                    filters,
+                    backend_refs,
+                    timeouts,
+                    retry,
+                    hedge,
+                    fallbacks,
+                    expose_attempts,
+                }
+            },
+        );
     let hostnames =
         btree_set("[a-z]{1,4}\\.example", 0..2).prop_map(|set| set.into_iter().collect());
     (parent, hostnames, vec(rule, 1..4)).prop_map(|(parent, hostnames, mut rules)| {

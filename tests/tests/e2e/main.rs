@@ -5,6 +5,7 @@ mod bad_config;
 mod control_plane;
 mod drain;
 mod errors;
+mod filters;
 mod grpc;
 mod grpcio;
 mod hostile;

@@ -8,6 +8,7 @@ mod common;
 mod connection_pool;
 mod egress;
 mod fallback;
+mod filters;
 mod health;
 mod hedge;
 mod limits;

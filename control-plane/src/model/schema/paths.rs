@@ -140,7 +140,7 @@ fn kind(members: &Map<String, Value>) -> Option<Kind> {
     }
 }
 
-fn path(text: &str) -> Result<(), String> {
+pub(super) fn path(text: &str) -> Result<(), String> {
     let found = quote(text);
     if !text.starts_with('/') {
         return Err(format!("{found} is not a path; it must begin with \"/\""));
@@ -173,7 +173,7 @@ fn path(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn header_value(text: &str) -> Result<(), String> {
+pub(super) fn header_value(text: &str) -> Result<(), String> {
     if text.is_empty() || text.len() > MAX_HEADER {
         return Err(format!(
             "the header's value has {} bytes; allowed are 1 to {MAX_HEADER}",

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::checks;
 use super::common::{HOSTS, LABELS, METHODS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
 use super::fallback::FALLBACKS;
+use super::filters::{self, FILTERS};
 use super::hedge::HEDGE;
 use super::paths::{grpc_match, header_match, path_match, query_param_match};
 use super::report::Report;
@@ -49,7 +50,7 @@ static PATH: Object = Object::with_rule(
     ],
     path_match,
 );
-static HEADERS: List = List {
+pub(super) static HEADERS: List = List {
     item: Shape::Object(&HEADER),
     min: 0,
     max: 16,
@@ -136,6 +137,7 @@ static RULE: Object = Object::with_rule(
     &[
         Field::optional("name", Shape::Text(checks::name)),
         Field::optional("matches", Shape::List(&MATCHES)),
+        Field::optional("filters", Shape::List(&FILTERS)),
         Field::optional("backendRefs", Shape::List(&BACKENDS)),
         Field::optional("timeouts", Shape::Object(&TIMEOUTS)),
         Field::optional("retry", Shape::Object(&RETRY)),
@@ -143,8 +145,13 @@ static RULE: Object = Object::with_rule(
         Field::optional("fallbacks", Shape::List(&FALLBACKS)),
         Field::optional("exposeAttempts", Shape::Bool),
     ],
-    some_backend_has_weight,
+    check_rule,
 );
+
+fn check_rule(members: &Map<String, Value>, report: &mut Report) {
+    some_backend_has_weight(members, report);
+    filters::of_rule(members, report);
+}
 
 /// Otherwise no request that the rule matches could go anywhere.
 fn some_backend_has_weight(members: &Map<String, Value>, report: &mut Report) {

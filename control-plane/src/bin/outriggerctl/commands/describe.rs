@@ -1,6 +1,7 @@
 //! `describe`: one resource in words, and what the sidecars make of it.
 
 mod connections;
+mod filters;
 mod health;
 mod kinds;
 pub mod limits;

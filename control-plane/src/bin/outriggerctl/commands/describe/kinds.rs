@@ -9,7 +9,7 @@ use outrigger_control_plane::model::{
 use outrigger_proto::api::v1::Resource;
 
 use super::sheet::Sheet;
-use super::{Surroundings, connections, health, limits, policy, recovery};
+use super::{Surroundings, connections, filters, health, limits, policy, recovery};
 use crate::commands::get::{endpoint_state, local, subset, word};
 use crate::output::table::Table;
 use crate::output::{age, json};
@@ -319,7 +319,13 @@ fn rule_lines(rule: &RouteRule, own: &str) -> Vec<String> {
             &condition_words(condition),
         );
     }
-    if rule.backend_refs.is_empty() {
+    for (index, filter) in rule.filters.iter().enumerate() {
+        let label = if index == 0 { "filters" } else { "" };
+        field(label, &filters::words(filter, own));
+    }
+    if filters::answers(&rule.filters) {
+        // Nothing is sent anywhere.
+    } else if rule.backend_refs.is_empty() {
         field("to", "the service itself");
     } else {
         field("to", &backends(&rule.backend_refs, own).join("\n"));
