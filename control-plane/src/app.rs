@@ -21,7 +21,7 @@ use crate::api::telemetry::{Reports, Telemetry};
 use crate::api::tokens::Tokens;
 use crate::ca::server_cert::ServerCert;
 use crate::ca::{Ca, files, init, load};
-use crate::compile::{Compiled, Run};
+use crate::compile::{Compiled, Run, SessionSecret};
 use crate::config::Config;
 use crate::discovery::{self, Registry, Signals};
 use crate::metrics::Metrics;
@@ -90,6 +90,7 @@ impl ControlPlane {
         let versions = directory.join("config-version");
         let (run, state) = Run::new(
             ca.trust_domain(),
+            session_secret(&directory.join("session.key"))?,
             store.clone(),
             registry.clone(),
             changed_services,
@@ -256,6 +257,26 @@ fn open_ca(config: &Config) -> anyhow::Result<Ca> {
 
 /// Opens the store; one that another process holds is waited for, because a control plane that is replaced may still be
 /// finishing its last calls.
+/// The secret of sticky sessions, made at the first start.
+fn session_secret(path: &Path) -> anyhow::Result<SessionSecret> {
+    let secret = match std::fs::read(path) {
+        Ok(bytes) => bytes.try_into().map_err(|bytes: Vec<u8>| {
+            let found = bytes.len();
+            anyhow::anyhow!("{} has {found} bytes; 32 are a key", path.display())
+        })?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let secret: [u8; 32] = rand::random();
+            files::write_atomic(path, &secret, files::SECRET)
+                .with_context(|| format!("cannot write {}", path.display()))?;
+            secret
+        }
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", path.display()));
+        }
+    };
+    Ok(SessionSecret::new(&secret))
+}
+
 async fn open_store(path: &Path, trust_domain: &str) -> anyhow::Result<Arc<dyn Store>> {
     let give_up = tokio::time::Instant::now() + STOP + Duration::from_secs(1);
     let mut said = false;

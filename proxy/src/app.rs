@@ -107,6 +107,7 @@ async fn serve(
         inbound_advertise: config.inbound_advertise,
         metrics_listen: metrics_address,
         labels: config.labels,
+        zone: config.zone.into(),
         served: config
             .serve
             .iter()

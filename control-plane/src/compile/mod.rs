@@ -3,6 +3,7 @@
 //! [`Compiler`] keeps what there is, and compiles again only what a change touches: a service when it, the mesh, one of
 //! its routes or a service named by them changed; endpoints when the service or an announcement for it changed.
 
+mod balancing;
 mod endpoints;
 mod filters;
 mod health;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 use outrigger_proto::dataplane::v1::resource::Body;
 
+pub use balancing::SessionSecret;
 pub use run::Run;
 pub use service::CompiledService;
 pub use shared::Shared;
@@ -41,6 +43,7 @@ pub enum Change {
 #[derive(Debug)]
 pub struct Compiler {
     trust_domain: String,
+    session_secret: SessionSecret,
     mesh: Arc<MeshSpec>,
     services: HashMap<Arc<str>, Arc<Resource>>,
     routes: HashMap<Arc<str>, Arc<Resource>>,
@@ -65,7 +68,12 @@ struct Dirty {
 
 impl Compiler {
     /// A mesh without resources, at the given version.
-    pub fn new(trust_domain: &str, registry: Arc<Registry>, version: u64) -> Compiler {
+    pub fn new(
+        trust_domain: &str,
+        session_secret: SessionSecret,
+        registry: Arc<Registry>,
+        version: u64,
+    ) -> Compiler {
         let mesh = Arc::new(MeshSpec::default());
         let current = Compiled {
             version,
@@ -76,6 +84,7 @@ impl Compiler {
         };
         Compiler {
             trust_domain: trust_domain.to_owned(),
+            session_secret,
             mesh,
             services: HashMap::new(),
             routes: HashMap::new(),
@@ -272,6 +281,7 @@ impl Compiler {
         let sources = service::Sources {
             trust_domain: &self.trust_domain,
             mesh: &self.mesh,
+            session_secret: &self.session_secret,
             routes: &named(&self.by_parent, &self.routes),
             routes_to_it: &named(&self.by_backend, &self.routes),
             rate_limits: &named(&self.by_target, &self.rate_limits),

@@ -71,21 +71,6 @@ pub(super) fn retry(retry: &model::Retry) -> wire::Retry {
     }
 }
 
-pub(super) fn load_balancing(policy: model::LoadBalancing) -> wire::LoadBalancing {
-    use model::LoadBalancingPolicy as From;
-    use wire::load_balancing::Policy as To;
-    let to = match policy.policy() {
-        From::PeakEwma => To::PeakEwma,
-        From::LeastRequest => To::LeastRequest,
-        From::RoundRobin => To::RoundRobin,
-        From::Random => To::Random,
-    };
-    wire::LoadBalancing {
-        policy: to.into(),
-        ewma_decay: duration(policy.ewma_decay()),
-    }
-}
-
 pub(super) fn protocol(protocol: model::Protocol) -> wire::Protocol {
     match protocol {
         model::Protocol::Http => wire::Protocol::Http,

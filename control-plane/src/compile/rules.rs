@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use outrigger_proto::dataplane::v1 as wire;
 
+use super::balancing::{self, SessionSecret};
 use super::filters;
 use super::policy::{self, Defaults};
 use super::recovery;
@@ -28,6 +29,7 @@ pub(super) struct Parent<'a> {
     pub name: &'a str,
     pub spec: &'a ServiceSpec,
     pub defaults: &'a Defaults,
+    pub session_secret: &'a SessionSecret,
 }
 
 /// Finds another service's default port, where the service exists.
@@ -94,6 +96,7 @@ fn collect(
 ) {
     let any = [RouteMatch::default()];
     let route_name = route.qualified_name();
+    let own = format!("{}/{}", parent.namespace, parent.name);
     let namespace = route.metadata.namespace.as_str();
     for rule in &spec.rules {
         let matches = if rule.matches.is_empty() {
@@ -133,6 +136,10 @@ fn collect(
                             backend(namespace, reference, default_port)
                         }),
                         expose_attempts: rule.expose_attempts(),
+                        session_persistence: rule
+                            .session_persistence
+                            .as_ref()
+                            .map(|it| balancing::session(it, parent.session_secret, &own)),
                     };
                     ranked.push((rank, compiled));
                 }

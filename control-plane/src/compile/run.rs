@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
-use super::{Change, Compiled, Compiler};
+use super::{Change, Compiled, Compiler, SessionSecret};
 use crate::ca::files;
 use crate::discovery::Registry;
 use crate::store::{ChangeKind, ChangeSet, Changes, FeedError, Store};
@@ -33,13 +33,14 @@ impl Run {
     /// The file with the reserved versions cannot be read or written.
     pub fn new(
         trust_domain: &str,
+        session_secret: SessionSecret,
         store: Arc<dyn Store>,
         registry: Arc<Registry>,
         endpoints: mpsc::UnboundedReceiver<Arc<str>>,
         versions: PathBuf,
     ) -> std::io::Result<(Run, watch::Receiver<Arc<Compiled>>)> {
         let (versions, first) = Versions::open(versions)?;
-        let mut compiler = Compiler::new(trust_domain, registry, first);
+        let mut compiler = Compiler::new(trust_domain, session_secret, registry, first);
         let subscription = store.subscribe();
         compiler.replace_all(&subscription.resources);
         compiler.compile();

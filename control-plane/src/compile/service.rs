@@ -6,6 +6,7 @@ use std::sync::Arc;
 use outrigger_proto::dataplane::v1 as wire;
 use wire::resource::Body;
 
+use super::balancing::{self, SessionSecret};
 use super::filters;
 use super::health;
 use super::limits;
@@ -58,6 +59,7 @@ fn identity_matches(pattern: &str, identity: &str) -> bool {
 pub(super) struct Sources<'a> {
     pub trust_domain: &'a str,
     pub mesh: &'a MeshSpec,
+    pub session_secret: &'a SessionSecret,
     /// Routes that are for it.
     pub routes: &'a [Arc<Resource>],
     /// Routes that send requests to it.
@@ -76,6 +78,7 @@ pub(super) fn compile(
     let Sources {
         trust_domain,
         mesh,
+        session_secret,
         routes,
         routes_to_it,
         rate_limits,
@@ -89,6 +92,7 @@ pub(super) fn compile(
         name,
         spec,
         defaults: &defaults,
+        session_secret,
     };
     let rules = rules::compile(parent, routes, default_port);
     let own = format!("{namespace}/{name}");
@@ -120,7 +124,7 @@ pub(super) fn compile(
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         ports: ports.collect(),
-        load_balancing: Some(policy::load_balancing(spec.load_balancing)),
+        load_balancing: Some(balancing::load_balancing(&spec.load_balancing)),
         server_identities: server_identities.clone(),
         rules,
         connect_timeout: policy::duration(connect),

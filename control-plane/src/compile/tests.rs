@@ -35,7 +35,12 @@ pub(super) fn bench() -> Bench {
     };
     let registry = Arc::new(Registry::new(Duration::from_secs(5), signals));
     Bench {
-        compiler: Compiler::new("outrigger.local", registry.clone(), 1),
+        compiler: Compiler::new(
+            "outrigger.local",
+            SessionSecret::new(&[7; 32]),
+            registry.clone(),
+            1,
+        ),
         registry,
         created: 0,
     }

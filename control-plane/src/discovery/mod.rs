@@ -37,6 +37,8 @@ pub struct Sidecar {
     /// Where peers reach it; none for one that only calls.
     pub address: Option<Arc<str>>,
     pub labels: Arc<Labels>,
+    /// As it said itself; empty: not said.
+    pub zone: Arc<str>,
 }
 
 /// A sidecar that serves a service, as endpoints are compiled from.
@@ -46,13 +48,18 @@ pub struct Candidate {
     pub identity: Arc<SpiffeId>,
     pub address: Arc<str>,
     pub labels: Arc<Labels>,
+    /// As the sidecar said itself; empty: not said.
+    pub zone: Arc<str>,
     /// Ports that take requests, with their weights.
     pub ready_ports: Vec<(u32, u32)>,
 }
 
 impl Candidate {
-    /// The zone in its labels; empty where there is none.
+    /// Its zone, the one in its labels where it named none; empty where there is none.
     pub fn zone(&self) -> &str {
+        if !self.zone.is_empty() {
+            return &self.zone;
+        }
         ZONE_LABELS
             .iter()
             .find_map(|label| self.labels.get(*label))

@@ -73,6 +73,7 @@ pub fn restore(store: &dyn Store, registry: &Registry) -> Written {
             identity: Arc::new(identity),
             address: (!spec.address.is_empty()).then(|| spec.address.as_str().into()),
             labels: Arc::new(spec.labels.clone()),
+            zone: spec.zone.as_str().into(),
         };
         let endpoints = spec.endpoints.iter().map(|endpoint| Announced {
             service: endpoint.service.as_str().into(),
@@ -112,6 +113,7 @@ fn workload(sidecar: &Sidecar, endpoints: &[Announced]) -> Resource {
         identity: sidecar.identity.to_string(),
         address: sidecar.address.as_deref().unwrap_or_default().to_owned(),
         labels: sidecar.labels.as_ref().clone(),
+        zone: sidecar.zone.to_string(),
         endpoints: endpoints
             .iter()
             .map(|endpoint| WorkloadEndpoint {

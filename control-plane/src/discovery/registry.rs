@@ -97,6 +97,7 @@ impl Registry {
         }
         let changed = entry.sidecar.address != sidecar.address
             || entry.sidecar.labels != sidecar.labels
+            || entry.sidecar.zone != sidecar.zone
             || entry.silent;
         entry.sidecar = sidecar;
         entry.connected = true;
@@ -324,6 +325,7 @@ fn candidate(entry: &Entry, service: &str) -> Option<Candidate> {
         identity: entry.sidecar.identity.clone(),
         address,
         labels: entry.sidecar.labels.clone(),
+        zone: entry.sidecar.zone.clone(),
         ready_ports,
     })
 }

@@ -37,6 +37,7 @@ fn sidecar(instance: &str, account: &str) -> Sidecar {
         identity: Arc::new(identity),
         address: Some(format!("{instance}.example:15006").into()),
         labels: Arc::default(),
+        zone: "".into(),
     }
 }
 

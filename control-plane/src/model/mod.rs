@@ -3,6 +3,7 @@
 //! The types are pure data and keep what was written: a field that was left out stays `None`, and a method of the same
 //! name gives the value in effect.
 
+mod balancing;
 mod connection_pool;
 mod decode;
 mod duration;
@@ -26,11 +27,16 @@ mod retry;
 mod route;
 mod schema;
 mod service;
+mod session;
 #[cfg(test)]
 pub(crate) mod testing;
 mod timeouts;
 mod workload;
 
+pub use balancing::{
+    HashCookie, HashInput, LoadBalancing, LoadBalancingPolicy, Maglev, RingHash, SlowStart,
+    ZoneMode, ZonePreference,
+};
 pub use connection_pool::{ConnectionPool, Http1Pool, Http2Pool, KeepAlive};
 pub use decode::{decode, validate};
 pub use duration::Duration;
@@ -63,10 +69,8 @@ pub use route::{
     BackendRef, GrpcMatch, HeaderMatch, ParentRef, PathMatch, PathMatchType, QueryParamMatch,
     RouteMatch, RouteRule, RouteSpec, ValueMatchType,
 };
-pub use service::{
-    LoadBalancing, LoadBalancingPolicy, Protocol, ServiceEndpoints, ServicePort, ServiceSpec,
-    StaticEndpoint,
-};
+pub use service::{Protocol, ServiceEndpoints, ServicePort, ServiceSpec, StaticEndpoint};
+pub use session::{CookieConfig, LifetimeType, SessionPersistence, SessionType};
 pub use timeouts::{MeshTimeouts, RequestTimeouts, ServiceTimeouts};
 pub use workload::{EndpointState, WorkloadEndpoint, WorkloadSpec};
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::meta::is_default;
 use super::{
     Fallback, FallbackRef, Hedge, Labels, MirrorBackend, RequestTimeouts, Retry, RouteFilter,
+    SessionPersistence,
 };
 
 /// Spec of a `Route`.
@@ -59,6 +60,9 @@ pub struct RouteRule {
     /// Unset: the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// Unset: each request is balanced for itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_persistence: Option<SessionPersistence>,
     /// Unset: a request waits for the endpoint that it was sent to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hedge: Option<Hedge>,

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
 use super::{
-    ConnectionPool, DnsEndpoint, Duration, HealthCheck, Labels, Limits, OutlierDetection, Retry,
-    ServiceTimeouts, ServiceTls,
+    ConnectionPool, DnsEndpoint, Duration, HealthCheck, Labels, Limits, LoadBalancing,
+    OutlierDetection, Retry, ServiceTimeouts, ServiceTls,
 };
 
 /// Spec of a `Service`.
@@ -170,43 +170,4 @@ impl StaticEndpoint {
     pub fn mtls(&self) -> bool {
         self.mtls.unwrap_or(false)
     }
-}
-
-/// How an endpoint is chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LoadBalancing {
-    /// Default peak-ewma.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<LoadBalancingPolicy>,
-    /// Peak EWMA: how long a latency is remembered. Default 10 s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ewma_decay: Option<Duration>,
-}
-
-impl LoadBalancing {
-    /// The value in effect.
-    pub fn policy(self) -> LoadBalancingPolicy {
-        self.policy.unwrap_or_default()
-    }
-
-    /// The value in effect.
-    pub fn ewma_decay(self) -> Duration {
-        self.ewma_decay.unwrap_or(Duration::from_secs(10))
-    }
-}
-
-/// Ways to choose an endpoint.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LoadBalancingPolicy {
-    /// Two random endpoints, the one with the lower latency × load.
-    #[default]
-    PeakEwma,
-    /// Two random endpoints, the one with fewer requests in flight.
-    LeastRequest,
-    /// In turn, by weight.
-    RoundRobin,
-    /// At random, by weight.
-    Random,
 }

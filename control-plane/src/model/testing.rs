@@ -14,11 +14,12 @@ use proptest::sample::{select, subsequence};
 use super::{
     AccessLog, BackendRef, ConnectionPool, Duration, Fallback, FallbackCause, FallbackRef,
     FallbackResponse, FaultAbort, FaultDelay, FaultInjection, FilterType, GrpcCode, GrpcMatch,
-    Header, HeaderMatch, HeaderModifier, Hedge, Http1Pool, Http2Pool, KeepAlive, Labels,
+    HashInput, Header, HeaderMatch, HeaderModifier, Hedge, Http1Pool, Http2Pool, KeepAlive, Labels,
     LoadBalancing, LoadBalancingPolicy, MeshSpec, MeshTimeouts, MirrorBackend, Mtls, MtlsMode,
     ParentRef, PathMatch, PathMatchType, Protocol, QueryParamMatch, RequestMirror, RequestTimeouts,
-    Resource, Retry, RetryBudget, RouteFilter, RouteMatch, RouteRule, RouteSpec, ServiceEndpoints,
-    ServicePort, ServiceSpec, ServiceTimeouts, StaticEndpoint, Telemetry, ValueMatchType,
+    Resource, Retry, RetryBudget, RingHash, RouteFilter, RouteMatch, RouteRule, RouteSpec,
+    ServiceEndpoints, ServicePort, ServiceSpec, ServiceTimeouts, SlowStart, StaticEndpoint,
+    Telemetry, ValueMatchType, ZoneMode, ZonePreference,
 };
 
 /// A `Mesh`, a `Service`, a `Route` or a `RateLimit`.
@@ -227,15 +228,8 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
             dns: Vec::new(),
         }
     });
-    let policy = of(select(vec![
-        LoadBalancingPolicy::PeakEwma,
-        LoadBalancingPolicy::Random,
-    ]));
-    let balancing = (
-        policy,
-        of((100u64..3_600_000).prop_map(Duration::from_millis)),
-    )
-        .prop_map(|(policy, ewma_decay)| LoadBalancing { policy, ewma_decay });
+    // Boxed: the stack of a test is small for all of it.
+    let balancing = balancing().boxed();
     let set = |pattern: &'static str| {
         btree_set(pattern, 0..3).prop_map(|set| set.into_iter().collect::<Vec<_>>())
     };
@@ -290,6 +284,64 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                 }
             },
         )
+}
+
+fn balancing() -> impl Strategy<Value = LoadBalancing> {
+    let decay = of((100u64..3_600_000).prop_map(Duration::from_millis));
+    let zone = (
+        of(Just(ZoneMode::Prefer)),
+        of(100u32..=1000),
+        of(0u32..=100),
+    )
+        .prop_map(
+            |(preference, overprovisioning, min_local_percent)| ZonePreference {
+                preference,
+                overprovisioning,
+                min_local_percent,
+            },
+        );
+    let slow_start = (1u64..3600, of(1u32..=10), of(1u32..=100)).prop_map(
+        |(seconds, aggression, min_percent)| SlowStart {
+            window: Duration::from_secs(seconds),
+            aggression,
+            min_percent,
+        },
+    );
+    let plain = select(vec![
+        LoadBalancingPolicy::PeakEwma,
+        LoadBalancingPolicy::Random,
+    ]);
+    let plain = (of(plain), decay, of(zone), of(slow_start), of(0u32..=100)).prop_map(
+        |(policy, ewma_decay, zone, slow_start, panic_threshold)| LoadBalancing {
+            policy,
+            ewma_decay,
+            zone,
+            slow_start,
+            panic_threshold,
+            ..LoadBalancing::default()
+        },
+    );
+    let hashing = (
+        "[a-z]{1,6}",
+        of(101u32..=1000),
+        of(1u32..65_536),
+        any::<bool>(),
+    )
+        .prop_map(
+            |(header, bounded_load, minimum_ring_size, terminal)| LoadBalancing {
+                policy: Some(LoadBalancingPolicy::RingHash),
+                hash: vec![HashInput {
+                    header: Some(header),
+                    terminal: Some(terminal),
+                    ..HashInput::default()
+                }],
+                ring_hash: Some(RingHash { minimum_ring_size })
+                    .filter(|ring| ring.minimum_ring_size.is_some()),
+                bounded_load,
+                ..LoadBalancing::default()
+            },
+        );
+    prop_oneof![plain, hashing]
 }
 
 fn route_match() -> impl Strategy<Value = RouteMatch> {
@@ -482,6 +534,7 @@ fn route_spec() -> impl Strategy<Value = RouteSpec> {
                     hedge,
                     fallbacks,
                     expose_attempts,
+                    session_persistence: None,
                 }
             },
         );

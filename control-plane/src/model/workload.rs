@@ -18,6 +18,9 @@ pub struct WorkloadSpec {
     /// Its endpoints carry these.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+    /// Where it runs, if it said so itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
     /// What it serves.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endpoints: Vec<WorkloadEndpoint>,

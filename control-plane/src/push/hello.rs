@@ -22,6 +22,8 @@ pub(super) const MAX_NAME: usize = 512;
 const MAX_ENDPOINTS: usize = 256;
 const MAX_LABELS: usize = 64;
 const MAX_LABEL: usize = 256;
+/// As for the zone of a static endpoint.
+const MAX_ZONE: usize = 63;
 
 /// Reads a Hello. The error says what is wrong with it.
 pub(super) fn read(hello: &Hello, identity: Arc<SpiffeId>) -> Result<(About, Sidecar), String> {
@@ -48,6 +50,9 @@ pub(super) fn read(hello: &Hello, identity: Arc<SpiffeId>) -> Result<(About, Sid
             "labels: at most {MAX_LABELS} of at most {MAX_LABEL} bytes are allowed"
         ));
     }
+    if hello.zone.len() > MAX_ZONE {
+        return Err(format!("zone: at most {MAX_ZONE} bytes are allowed"));
+    }
     check_names(hello.held.keys())?;
     if hello.held.len() > MAX_NAMES {
         return Err(format!("held: at most {MAX_NAMES} names are allowed"));
@@ -70,6 +75,7 @@ pub(super) fn read(hello: &Hello, identity: Arc<SpiffeId>) -> Result<(About, Sid
         identity,
         address: (!address.is_empty()).then(|| address.into()),
         labels: Arc::new(hello.labels.clone().into_iter().collect()),
+        zone: hello.zone.as_str().into(),
     };
     Ok((about, sidecar))
 }

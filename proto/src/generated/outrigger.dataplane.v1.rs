@@ -50,6 +50,9 @@ pub struct Hello {
     /// When the certificate in use ends.
     #[prost(message, optional, tag = "7")]
     pub certificate_expires_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Zone in which the workload runs; its endpoints carry it. Empty: the zone in its labels, if any.
+    #[prost(string, tag = "30")]
+    pub zone: ::prost::alloc::string::String,
 }
 /// Changes what the sidecar wants to hold.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -345,13 +348,35 @@ pub struct ConnectionPool {
     #[prost(uint32, tag = "9")]
     pub pre_warm: u32,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LoadBalancing {
     #[prost(enumeration = "load_balancing::Policy", tag = "1")]
     pub policy: i32,
     /// Peak EWMA: how long a latency is remembered. Unset: 10 s.
     #[prost(message, optional, tag = "2")]
     pub ewma_decay: ::core::option::Option<::prost_types::Duration>,
+    /// What a request is told by, for the policies that hash; in this order, those that a request has are combined.
+    #[prost(message, repeated, tag = "30")]
+    pub hash: ::prost::alloc::vec::Vec<HashInput>,
+    /// Ring hash: places on the ring, at least. 0: 1024.
+    #[prost(uint32, tag = "31")]
+    pub minimum_ring_size: u32,
+    /// Maglev: places in the table, a prime. 0: 65537.
+    #[prost(uint32, tag = "32")]
+    pub maglev_table_size: u32,
+    /// Policies that hash: an endpoint takes at most this many per cent of its share of the requests in flight; above 100.
+    /// 0: without a bound.
+    #[prost(uint32, tag = "33")]
+    pub bounded_load_percent: u32,
+    /// Unset: zones play no part.
+    #[prost(message, optional, tag = "34")]
+    pub zone: ::core::option::Option<ZonePreference>,
+    /// Unset: new endpoints have their whole weight at once.
+    #[prost(message, optional, tag = "35")]
+    pub slow_start: ::core::option::Option<SlowStart>,
+    /// Below this many per cent of available endpoints all are balanced over. Unset: 50. 0: never.
+    #[prost(uint32, optional, tag = "36")]
+    pub panic_threshold_percent: ::core::option::Option<u32>,
 }
 /// Nested message and enum types in `LoadBalancing`.
 pub mod load_balancing {
@@ -377,6 +402,10 @@ pub mod load_balancing {
         RoundRobin = 3,
         /// Weighted random.
         Random = 4,
+        /// Consistent hashing on a ring. A request without any of the keys is balanced as by peak EWMA.
+        RingHash = 30,
+        /// Consistent hashing in a table, more even than the ring. Without a key as above.
+        Maglev = 31,
     }
     impl Policy {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -390,6 +419,8 @@ pub mod load_balancing {
                 Self::LeastRequest => "POLICY_LEAST_REQUEST",
                 Self::RoundRobin => "POLICY_ROUND_ROBIN",
                 Self::Random => "POLICY_RANDOM",
+                Self::RingHash => "POLICY_RING_HASH",
+                Self::Maglev => "POLICY_MAGLEV",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -400,10 +431,74 @@ pub mod load_balancing {
                 "POLICY_LEAST_REQUEST" => Some(Self::LeastRequest),
                 "POLICY_ROUND_ROBIN" => Some(Self::RoundRobin),
                 "POLICY_RANDOM" => Some(Self::Random),
+                "POLICY_RING_HASH" => Some(Self::RingHash),
+                "POLICY_MAGLEV" => Some(Self::Maglev),
                 _ => None,
             }
         }
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashInput {
+    /// If a request has this key, those behind it are left out.
+    #[prost(bool, tag = "10")]
+    pub terminal: bool,
+    #[prost(oneof = "hash_input::Kind", tags = "1, 2, 3, 4, 5")]
+    pub kind: ::core::option::Option<hash_input::Kind>,
+}
+/// Nested message and enum types in `HashInput`.
+pub mod hash_input {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// Value of the first header of this name, lower case.
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Cookie(super::HashCookie),
+        /// The calling workload's SPIFFE id.
+        #[prost(bool, tag = "3")]
+        SourceIdentity(bool),
+        /// The path without the query.
+        #[prost(bool, tag = "4")]
+        Path(bool),
+        /// Value of the first query parameter of this name, as it stands in the URL.
+        #[prost(string, tag = "5")]
+        QueryParameter(::prost::alloc::string::String),
+    }
+}
+/// A cookie; one is made for a client that has none.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashCookie {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Unset: until the client ends its session.
+    #[prost(message, optional, tag = "2")]
+    pub ttl: ::core::option::Option<::prost_types::Duration>,
+    /// Empty: `/`.
+    #[prost(string, tag = "3")]
+    pub path: ::prost::alloc::string::String,
+}
+/// Endpoints of the caller's zone come first: they get min(1, overprovisioning × available / all of them) of the requests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ZonePreference {
+    /// Per cent. 0: 140.
+    #[prost(uint32, tag = "1")]
+    pub overprovisioning_percent: u32,
+    /// Per cent of the service's weight that must be in the caller's zone, or zones play no part.
+    #[prost(uint32, tag = "2")]
+    pub min_local_percent: u32,
+}
+/// An endpoint that came later has max(min, (age / window)^(1 / aggression)) of its weight.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SlowStart {
+    #[prost(message, optional, tag = "1")]
+    pub window: ::core::option::Option<::prost_types::Duration>,
+    /// 0: 1.
+    #[prost(uint32, tag = "2")]
+    pub aggression: u32,
+    /// Per cent. 0: 10.
+    #[prost(uint32, tag = "3")]
+    pub min_percent: u32,
 }
 /// All defaults are filled in; semantics are those of Envoy's `OutlierDetection` where not said otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -542,6 +637,69 @@ pub struct Rule {
     /// Responses say in `x-outrigger-attempts` how often the request was sent.
     #[prost(bool, tag = "62")]
     pub expose_attempts: bool,
+    /// Unset: each request is balanced for itself.
+    #[prost(message, optional, tag = "30")]
+    pub session_persistence: ::core::option::Option<SessionPersistence>,
+}
+/// Requests of a client's session go to one endpoint, which a token names.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SessionPersistence {
+    /// Of the cookie or header. Headers in lower case.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "session_persistence::Carrier", tag = "2")]
+    pub carrier: i32,
+    /// How long a token is good for. Unset: as long as the client keeps it.
+    #[prost(message, optional, tag = "3")]
+    pub absolute_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// The client keeps the cookie for `absolute_timeout`, not only until it is closed.
+    #[prost(bool, tag = "4")]
+    pub permanent: bool,
+    /// Key of the tokens: the same for all sidecars that call the service. 32 bytes. A secret.
+    #[prost(bytes = "vec", tag = "5")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
+}
+/// Nested message and enum types in `SessionPersistence`.
+pub mod session_persistence {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Carrier {
+        Unspecified = 0,
+        Cookie = 1,
+        Header = 2,
+    }
+    impl Carrier {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "CARRIER_UNSPECIFIED",
+                Self::Cookie => "CARRIER_COOKIE",
+                Self::Header => "CARRIER_HEADER",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "CARRIER_UNSPECIFIED" => Some(Self::Unspecified),
+                "CARRIER_COOKIE" => Some(Self::Cookie),
+                "CARRIER_HEADER" => Some(Self::Header),
+                _ => None,
+            }
+        }
+    }
 }
 /// All of the given conditions.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -84,18 +84,37 @@ impl Weights {
         rng: &mut impl Rng,
         allowed: impl Fn(usize) -> bool,
     ) -> Option<usize> {
-        let candidates = || (0..self.len()).filter(|index| allowed(*index));
-        let sum: u64 = candidates().map(|index| u64::from(self.get(index))).sum();
+        self.draw_by(rng, |index, weight| match allowed(index) {
+            true => u64::from(weight),
+            false => 0,
+        })
+    }
+
+    /// An index by the weight that `weigh` makes of its own; 0: never. Walks the whole set twice.
+    pub(super) fn draw_by(
+        &self,
+        rng: &mut impl Rng,
+        weigh: impl Fn(usize, u32) -> u64,
+    ) -> Option<usize> {
+        let weight = |index: usize| weigh(index, self.get(index));
+        let sum: u64 = (0..self.len()).map(weight).sum();
         if sum == 0 {
             return None;
         }
         let mut point = below(rng, sum);
-        candidates().find(|index| {
-            let weight = u64::from(self.get(*index));
-            let found = point < weight;
-            point = point.wrapping_sub(weight);
-            found
-        })
+        let mut last = None;
+        for index in 0..self.len() {
+            let weight = weight(index);
+            if point < weight {
+                return Some(index);
+            }
+            point -= weight;
+            if weight > 0 {
+                last = Some(index);
+            }
+        }
+        // Weights have changed between the two walks: another thread saw to that.
+        last
     }
 }
 

@@ -122,8 +122,8 @@ impl InFlight {
     /// The endpoint failed: it refused the connection, broke it, or answered that it cannot (5xx, 429). Not for what the
     /// request was to blame for, nor for a client that went away.
     ///
-    /// Counts as a latency of [`FAILURE_PENALTY`], in place of the request's own; after [`first_byte`](Self::first_byte)
-    /// as well, for a stream that broke.
+    /// Counts as a latency that is longer by [`FAILURE_PENALTY`] and falls back evenly within that time, in place of the
+    /// request's own; after [`first_byte`](Self::first_byte) as well, for a stream that broke.
     pub fn failed(&mut self) {
         self.failed_for(FAILURE_PENALTY);
     }

@@ -14,8 +14,11 @@ pub const INITIAL_LATENCY: Duration = Duration::from_millis(30);
 /// weight. Finagle's and Linkerd's default.
 pub const DEFAULT_DECAY: Duration = Duration::from_secs(10);
 
-/// The latency that a failure counts as (Linkerd charges a 429 without `Retry-After` with the same). An endpoint that
-/// fails fast would look like the fastest one otherwise, and draw all the traffic.
+/// What a failure adds to the latency at first (Linkerd charges a 429 without `Retry-After` with the same); it is gone after
+/// as long a time. An endpoint that fails fast would look like the fastest one otherwise, and draw all the traffic.
+//
+// Not a sample of the estimate, as it is in Linkerd: 5 s fade to 20 ms in 55 s at the usual decay of 10 s, and an endpoint
+// that failed once would get nothing for the better part of a minute while another one is idle.
 pub const FAILURE_PENALTY: Duration = Duration::from_secs(5);
 
 /// A server may ask for a longer pause, but not to be forgotten.
@@ -47,6 +50,8 @@ pub struct Load {
     penalty: AtomicU64,
     /// Nanoseconds.
     decay: AtomicU64,
+    /// When it came, if that was after the first endpoints of its service; 0: it was there from the start.
+    came_at: u64,
 }
 
 impl Default for Load {
@@ -67,7 +72,25 @@ impl Load {
             penalised_until: AtomicU64::new(0),
             penalty: AtomicU64::new(1),
             decay: AtomicU64::new(nanos(DEFAULT_DECAY)),
+            came_at: 0,
         }
+    }
+
+    /// The load of an endpoint that came after the first ones of its service: it may be started slowly.
+    pub fn of_newcomer() -> Load {
+        Load::new_at(clock::now())
+    }
+
+    pub(super) fn new_at(now: u64) -> Load {
+        Load {
+            came_at: now,
+            ..Load::new(now)
+        }
+    }
+
+    /// When it came; `None`: with the first endpoints.
+    pub(super) fn came_at(&self) -> Option<u64> {
+        (self.came_at != 0).then_some(self.came_at)
     }
 
     /// Requests sent and not yet answered to their last byte.
@@ -166,13 +189,13 @@ impl Load {
         self.penalty.store(penalty.max(1), Relaxed);
         self.penalised_until
             .fetch_max(now.saturating_add(penalty), Relaxed);
-        self.sample_at_least(now, penalty);
     }
 
-    /// Peak EWMA's cost before the weight: estimate × (in flight + 1). As in Finagle and tower, an estimate without news
-    /// decays towards zero, so that an endpoint once slow is tried again.
+    /// Peak EWMA's cost before the weight: (estimate + what is left of the penalty) × (in flight + 1). As in Finagle and
+    /// tower, an estimate without news decays towards zero, so that an endpoint once slow is tried again.
     pub(super) fn latency_cost(&self, now: u64) -> f64 {
-        self.latency_ns(now).max(LEAST_LATENCY_NS) * (f64::from(self.in_flight()) + 1.0)
+        let latency = self.latency_ns(now).max(LEAST_LATENCY_NS) + self.penalty_left(now) as f64;
+        latency * (f64::from(self.in_flight()) + 1.0)
     }
 
     /// Least request's cost before the weight: in flight + 1, and more for a while after a failure.
@@ -180,8 +203,13 @@ impl Load {
         f64::from(self.in_flight()) + 1.0 + self.penalty_in_flight(now)
     }
 
+    /// Nanoseconds.
+    fn penalty_left(&self, now: u64) -> u64 {
+        self.penalised_until.load(Relaxed).saturating_sub(now)
+    }
+
     fn penalty_in_flight(&self, now: u64) -> f64 {
-        let left = self.penalised_until.load(Relaxed).saturating_sub(now);
+        let left = self.penalty_left(now);
         if left == 0 {
             return 0.0;
         }

@@ -58,7 +58,7 @@ fn least_form(weights: &Weights) -> Vec<i64> {
         .collect()
 }
 
-fn greatest_common_divisor(a: u64, b: u64) -> u64 {
+pub(super) fn greatest_common_divisor(a: u64, b: u64) -> u64 {
     match b {
         0 => a,
         _ => greatest_common_divisor(b, a % b),

@@ -3,20 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::draw::Weights;
 use super::*;
+use crate::telemetry::metrics::{BalancingMetrics, HashPick};
 
-const POLICIES: [Policy; 4] = [
-    Policy::PeakEwma,
-    Policy::LeastRequest,
-    Policy::RoundRobin,
-    Policy::Random,
-];
+const POLICIES: [Policy; 6] = Policy::ALL;
 
 fn endpoint(index: usize, weight: u32) -> Arc<Endpoint> {
     Arc::new(Endpoint {
@@ -30,7 +28,8 @@ fn endpoint(index: usize, weight: u32) -> Arc<Endpoint> {
         weight,
         zone: "".into(),
         instance: index.to_string().into(),
-        load: Arc::default(),
+        // All of the same age: estimates that nothing was learnt about are alike.
+        load: Arc::new(Load::new(0)),
         outside: None,
         health: Arc::default(),
     })
@@ -80,17 +79,23 @@ fn an_empty_set_has_nothing_to_offer_and_a_single_endpoint_is_always_offered() {
 fn round_robin_is_smooth() {
     let set = set(Policy::RoundRobin, &[5, 1, 1]);
     // nginx' own example of the algorithm.
-    assert_eq!(*set.schedule, [0, 0, 1, 0, 2, 0, 0]);
+    assert_eq!(*set.schedule(), [0, 0, 1, 0, 2, 0, 0]);
 }
 
 #[test]
 fn round_robin_reduces_weights_and_rounds_large_ones() {
-    assert_eq!(set(Policy::RoundRobin, &[90, 10]).schedule.len(), 10);
-    assert_eq!(set(Policy::RoundRobin, &[7, 7, 7]).schedule.len(), 3);
+    assert_eq!(set(Policy::RoundRobin, &[90, 10]).schedule().len(), 10);
+    assert_eq!(set(Policy::RoundRobin, &[7, 7, 7]).schedule().len(), 3);
     let large = set(Policy::RoundRobin, &[1, 1_000_000, 999_999]);
-    let turns = |index: u32| large.schedule.iter().filter(|turn| **turn == index).count();
+    let turns = |index: u32| {
+        large
+            .schedule()
+            .iter()
+            .filter(|turn| **turn == index)
+            .count()
+    };
     assert_eq!(turns(0), 1, "rounded, but not away");
-    assert!(large.schedule.len() <= 1026, "{}", large.schedule.len());
+    assert!(large.schedule().len() <= 1026, "{}", large.schedule().len());
     assert!(turns(1).abs_diff(turns(2)) <= 1);
 }
 
@@ -194,7 +199,8 @@ fn simulate(
             load.sample(now, took * 1_000_000);
             load.end();
         }
-        let index = set.pick_at(now, rng, &[]).unwrap();
+        let picked = set.pick_at(now, None, rng, &[]).unwrap();
+        let index = position(set, picked);
         let load = &set.endpoints()[index].load;
         load.begin();
         counts[index] += 1;
@@ -369,17 +375,21 @@ fn what_is_not_available_gets_nothing_while_others_are() {
         assert!(set.has_untried(&tried[..1]));
         let second = set.pick(&mut rng, &tried[..1]).unwrap();
         assert_eq!(position(&set, &second), 3);
-        // Nothing is available: all may be.
+        assert!(!set.is_panic());
+        // A quarter is available: all may be chosen.
         bar(1, true);
-        bar(3, true);
+        assert!(set.is_panic());
         let counts = held(&mut rng, 700);
         assert!(
             counts.iter().all(|count| *count > 30),
             "{policy:?} {counts:?}"
         );
         assert!(set.has_untried(&tried));
+        // Half of them again.
         bar(2, false);
-        assert_eq!(held(&mut rng, 50)[2], 50, "{policy:?}");
+        assert!(!set.is_panic());
+        let counts = held(&mut rng, 60);
+        assert_eq!((counts[0], counts[1]), (0, 0), "{policy:?}");
     }
 }
 
@@ -402,12 +412,15 @@ fn a_full_endpoint_gets_nothing_until_a_request_ends() {
         assert!(set.is_full());
         assert!(set.endpoints()[0].try_begin().is_none());
         assert_eq!(set.stats()[0].in_flight, 1);
-        // The only one with room is chosen although it was tried and is not available.
+        // The only one with room is chosen although it was tried; while it is not available the others do not overflow
+        // to it.
         let open = set.endpoints()[2].clone();
         requests.retain(|(endpoint, _)| !endpoint.is_same(&open));
-        open.health.set_failing(0, true);
         let picked = set.pick(&mut rng, std::slice::from_ref(&open)).unwrap();
         assert!(picked.is_same(&open), "{policy:?}");
+        open.health.set_failing(0, true);
+        assert!(set.pick(&mut rng, &[]).is_none(), "{policy:?}");
+        assert!(set.is_full());
         open.health.set_failing(0, false);
         drop(requests);
         // A limit that is lifted is gone at once.
@@ -462,11 +475,332 @@ fn limits_hold_across_threads() {
     );
 }
 
+fn with(settings: Settings, endpoints: Vec<Arc<Endpoint>>) -> (EndpointSet, Arc<BalancingMetrics>) {
+    let metrics = Arc::<BalancingMetrics>::default();
+    let set = EndpointSet::with(Arc::new(settings), endpoints, metrics.clone(), None);
+    (set, metrics)
+}
+
+fn changed(index: usize, change: impl FnOnce(&mut Endpoint)) -> Arc<Endpoint> {
+    let mut endpoint = Arc::into_inner(endpoint(index, 1)).unwrap();
+    change(&mut endpoint);
+    Arc::new(endpoint)
+}
+
+#[test]
+fn without_a_panic_threshold_nothing_goes_where_it_should_not() {
+    for policy in POLICIES {
+        for count in [1, 3] {
+            let settings = Settings {
+                policy,
+                panic_percent: 0,
+                ..Settings::default()
+            };
+            let (set, metrics) = with(settings, (0..count).map(|i| endpoint(i, 1)).collect());
+            let mut rng = StdRng::seed_from_u64(1);
+            let bar = |index: usize| set.endpoints()[index].health.set_failing(0, true);
+            (1..count).for_each(bar);
+            let picked = set.pick_by(Some(7), &mut rng, &[]).unwrap();
+            assert_eq!(position(&set, &picked), 0, "{policy:?}");
+            bar(0);
+            assert!(set.pick_by(Some(7), &mut rng, &[]).is_none(), "{policy:?}");
+            assert!(set.pick(&mut rng, &[]).is_none());
+            assert!(!set.is_panic() && !set.is_full() && !set.has_untried(&[]));
+            assert_eq!(metrics.panic_picks(), 0);
+        }
+    }
+}
+
+#[test]
+fn panic_is_counted() {
+    let (set, metrics) = with(
+        Settings::default(),
+        (0..4).map(|i| endpoint(i, 1)).collect(),
+    );
+    let mut rng = StdRng::seed_from_u64(1);
+    picks(&set, &mut rng, 10);
+    assert_eq!(metrics.panic_picks(), 0);
+    (0..3).for_each(|i| set.endpoints()[i].health.set_failing(0, true));
+    picks(&set, &mut rng, 10);
+    assert_eq!(metrics.panic_picks(), 10);
+}
+
+#[test]
+fn a_zone_keeps_its_requests_while_it_can_take_them() {
+    // Two of three endpoints in the own zone were enough in Envoy's example: 1.4 × 2/3 = 93 %.
+    let zoned = |index: usize| {
+        changed(index, |it| {
+            it.zone = if index < 3 { "a" } else { "b" }.into()
+        })
+    };
+    for policy in &POLICIES[..4] {
+        let settings = Settings {
+            policy: *policy,
+            zone: Some(ZonePreference {
+                own: "a".into(),
+                overprovisioning: 140,
+                min_local_percent: 30,
+            }),
+            ..Settings::default()
+        };
+        let (set, metrics) = with(settings, (0..6).map(zoned).collect());
+        let mut rng = StdRng::seed_from_u64(4);
+        let bar = |index: usize| set.endpoints()[index].health.set_failing(0, true);
+        let local = |rng: &mut StdRng| picks(&set, rng, 3000)[..3].iter().sum::<u64>();
+        assert_eq!(set.local_share(), Some(1.0));
+        assert_eq!(local(&mut rng), 3000, "{policy:?}");
+        assert_eq!(metrics.zone_picks(), [("local", 3000), ("remote", 0)]);
+        bar(0);
+        assert_eq!(set.local_share(), Some(0.933));
+        let share = local(&mut rng);
+        assert!((2720..2880).contains(&share), "{policy:?}: {share}");
+        // A retry leaves the zone only where nothing else is left in it.
+        let tried = [set.endpoints()[1].clone()];
+        assert!(set.pick(&mut rng, &tried).is_some());
+        bar(1);
+        let share = local(&mut rng);
+        assert!(
+            (1270..1530).contains(&share),
+            "{policy:?}: {share} at 1.4 / 3"
+        );
+        bar(2);
+        assert_eq!(local(&mut rng), 0, "{policy:?}");
+        // Panic: zones play no part.
+        bar(3);
+        assert!(set.is_panic() && set.local_share().is_none());
+        assert!((1300..1700).contains(&local(&mut rng)), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_small_zone_is_not_preferred() {
+    let zoned = |index: usize| {
+        changed(index, |it| {
+            it.zone = if index < 1 { "a" } else { "b" }.into()
+        })
+    };
+    let share = |min_local_percent| {
+        let settings = Settings {
+            zone: Some(ZonePreference {
+                own: "a".into(),
+                overprovisioning: 140,
+                min_local_percent,
+            }),
+            ..Settings::default()
+        };
+        let (set, _) = with(settings, (0..10).map(zoned).collect());
+        (
+            set.local_share(),
+            picks(&set, &mut StdRng::seed_from_u64(1), 1000)[0],
+        )
+    };
+    assert_eq!(share(10), (Some(1.0), 1000));
+    let (none, picks) = share(11);
+    assert!(none.is_none() && picks < 300, "{picks}");
+}
+
+#[test]
+fn a_key_has_one_endpoint_and_others_only_while_that_one_cannot_take_it() {
+    for policy in [Policy::RingHash, Policy::Maglev] {
+        let settings = Settings {
+            policy,
+            ..Settings::default()
+        };
+        let (set, metrics) = with(settings, (0..5).map(|i| endpoint(i, 1)).collect());
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut find = |key: u64, tried: &[Arc<Endpoint>]| {
+            let picked = set.pick_by(Some(hash::mix(key)), &mut rng, tried).unwrap();
+            position(&set, &picked)
+        };
+        let before: Vec<_> = (0..500).map(|key| find(key, &[])).collect();
+        set.endpoints()[2].health.set_failing(0, true);
+        for (key, owner) in (0..500).zip(&before) {
+            let now = find(key, &[]);
+            assert_ne!(now, 2, "{policy:?}");
+            assert!(
+                now == *owner || *owner == 2,
+                "{policy:?}: only its keys move"
+            );
+        }
+        set.endpoints()[2].health.set_failing(0, false);
+        let again: Vec<_> = (0..500).map(|key| find(key, &[])).collect();
+        assert_eq!(again, before);
+        // A retry goes to the key's next one, and the same each time.
+        let tried = [set.endpoints()[before[0]].clone()];
+        let second = find(0, &tried);
+        assert_ne!(second, before[0]);
+        assert_eq!(find(0, &tried), second);
+        let all = set.endpoints().to_vec();
+        assert_eq!(find(0, &all), before[0], "all were tried: the owner again");
+        // Without a key there is still a choice.
+        let counts = picks(&set, &mut rng, 1000);
+        assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
+        let counted: Vec<_> = metrics.hash_picks().collect();
+        assert_eq!(counted[2], (HashPick::NoKey, 1000));
+        let of_two = before.iter().filter(|owner| **owner == 2).count() as u64;
+        assert_eq!(counted[1], (HashPick::Moved, of_two + 2));
+    }
+}
+
+#[test]
+fn a_bounded_load_sends_hot_keys_on() {
+    let settings = Settings {
+        policy: Policy::RingHash,
+        bounded_load: Some(125),
+        ..Settings::default()
+    };
+    let (set, _) = with(settings, (0..4).map(|i| endpoint(i, 1)).collect());
+    let mut rng = StdRng::seed_from_u64(1);
+    // One key, a hundred requests at the same time: nobody has more than 125 % of a quarter.
+    let held: Vec<_> = (0..100)
+        .map(|_| set.pick_by(Some(42), &mut rng, &[]).unwrap().begin())
+        .collect();
+    let most = set.stats().iter().map(|stats| stats.in_flight).max();
+    assert!(most <= Some(32), "{most:?}");
+    drop(held);
+    let alone = set.pick_by(Some(42), &mut rng, &[]).unwrap();
+    assert!(alone.is_same(&set.pick_by(Some(42), &mut rng, &[]).unwrap()));
+}
+
+#[test]
+fn the_weight_of_a_newcomer_grows() {
+    let slow_start = |aggression, min_percent| SlowStart {
+        window: Duration::from_secs(100),
+        aggression,
+        min_percent,
+    };
+    let at = |it: SlowStart, seconds| (it.factor(Duration::from_secs(seconds)) * 1000.0).round();
+    assert_eq!(at(slow_start(1, 10), 0), 100.0);
+    assert_eq!(at(slow_start(1, 10), 5), 100.0);
+    assert_eq!(at(slow_start(1, 10), 50), 500.0);
+    assert_eq!(at(slow_start(1, 10), 100), 1000.0);
+    assert_eq!(at(slow_start(2, 10), 25), 500.0);
+    assert_eq!(at(slow_start(1, 100), 1), 1000.0);
+}
+
+#[test]
+fn a_newcomer_gets_its_share_of_its_weight() {
+    const SECOND: u64 = 1_000_000_000;
+    let begun = 1_000 * SECOND;
+    for policy in &POLICIES[..4] {
+        let newcomer = changed(3, |it| it.load = Arc::new(Load::new_at(begun)));
+        let endpoints = (0..3).map(|i| endpoint(i, 1)).chain([newcomer]).collect();
+        let settings = Settings {
+            policy: *policy,
+            slow_start: Some(SlowStart {
+                window: Duration::from_secs(100),
+                aggression: 1,
+                min_percent: 10,
+            }),
+            ..Settings::default()
+        };
+        let (set, _) = with(settings, endpoints);
+        let mut rng = StdRng::seed_from_u64(2);
+        let mut share = |seconds: u64| {
+            let now = begun + seconds * SECOND;
+            for endpoint in set.endpoints() {
+                endpoint.load.sample(now, 50_000_000);
+            }
+            let picked = (0..20_000).filter(|_| {
+                let picked = set.pick_at(now, None, &mut rng, &[]).unwrap();
+                position(&set, picked) == 3
+            });
+            picked.count() as f64 / 20_000.0
+        };
+        // A quarter of the requests are its own in the end. P2C asks it at most as often as it stands to the choice,
+        // twice its part of the weight, and then compares: an idle newcomer may win all of these.
+        let most = match policy {
+            Policy::PeakEwma | Policy::LeastRequest => 2.0,
+            _ => 1.0,
+        };
+        for (seconds, factor) in [(0, 0.1), (50, 0.5)] {
+            let found = share(seconds);
+            let weighted = factor / (3.0 + factor);
+            assert!(
+                (0.6 * weighted..1.4 * weighted * most).contains(&found),
+                "{policy:?} after {seconds} s: {found}, its weight says {weighted}"
+            );
+        }
+        let found = share(100);
+        assert!(
+            (0.2..0.3).contains(&found),
+            "{policy:?} in the end: {found}"
+        );
+    }
+}
+
+#[test]
+fn a_failure_costs_an_endpoint_seconds_and_not_minutes() {
+    // One request a second, two endpoints: the first fails once.
+    let set = set(Policy::PeakEwma, &[1, 1]);
+    let mut rng = StdRng::seed_from_u64(9);
+    let mut failed_at = None;
+    let mut back_at = None;
+    let start = clock::now();
+    for second in 0..60 {
+        let now = start + second * 1_000_000_000;
+        let picked = set.pick_at(now, None, &mut rng, &[]).unwrap();
+        let index = position(&set, picked);
+        let load = &picked.load;
+        match (index, failed_at) {
+            (0, None) => {
+                failed_at = Some(second);
+                load.penalise(now, FAILURE_PENALTY);
+            }
+            (0, Some(_)) if back_at.is_none() => back_at = Some(second),
+            _ => load.sample(now, 20_000_000),
+        }
+    }
+    let pause = back_at.unwrap() - failed_at.unwrap();
+    assert!((5..=12).contains(&pause), "back after {pause} s");
+}
+
 fn policy() -> impl Strategy<Value = Policy> {
     prop::sample::select(POLICIES.to_vec())
 }
 
 proptest! {
+    #[test]
+    fn outside_of_panic_only_what_is_available_is_picked(
+        policy in policy(),
+        weights in prop::collection::vec(1_u32..9, 2..12),
+        barred in prop::collection::vec(any::<bool>(), 12),
+        tried in prop::collection::vec(any::<bool>(), 12),
+        zones in prop::collection::vec(any::<bool>(), 12),
+        panic_percent in prop::sample::select(vec![0_u8, 30, 50, 100]),
+        key in prop::option::of(any::<u64>()),
+        seed in any::<u64>(),
+    ) {
+        let settings = Settings {
+            policy,
+            panic_percent,
+            zone: Some(ZonePreference { own: "a".into(), overprovisioning: 140, min_local_percent: 0 }),
+            slow_start: Some(SlowStart { window: Duration::from_secs(60), aggression: 1, min_percent: 10 }),
+            ..Settings::default()
+        };
+        let endpoints: Vec<_> = weights.iter().enumerate().map(|(i, weight)| changed(i, |it| {
+            it.weight = *weight;
+            it.zone = if zones[i] { "a" } else { "b" }.into();
+            if i % 3 == 0 {
+                it.load = Arc::new(Load::of_newcomer());
+            }
+        })).collect();
+        let (set, _) = with(settings, endpoints);
+        let all = set.endpoints();
+        all.iter().zip(&barred).for_each(|(each, barred)| each.health.set_failing(0, *barred));
+        let tried: Vec<_> = all.iter().zip(&tried).filter(|(_, tried)| **tried).map(|(each, _)| each.clone()).collect();
+        let available = all.iter().filter(|each| each.health.is_available()).count();
+        prop_assert_eq!(set.is_panic(), available * 100 < all.len() * usize::from(panic_percent));
+        let mut rng = StdRng::seed_from_u64(seed);
+        for _ in 0..20 {
+            let picked = set.pick_by(key, &mut rng, &tried);
+            prop_assert_eq!(picked.is_some(), set.is_panic() || available > 0);
+            let Some(picked) = picked else { continue };
+            prop_assert!(set.is_panic() || picked.health.is_available());
+            prop_assert!(!set.has_untried(&tried) || !tried.iter().any(|each| each.is_same(&picked)));
+        }
+    }
+
     #[test]
     fn what_was_tried_is_not_picked_while_others_are_left(
         policy in policy(),
@@ -492,7 +826,7 @@ proptest! {
         let set = set(Policy::RoundRobin, &weights);
         let mut rng = StdRng::seed_from_u64(0);
         picks(&set, &mut rng, start);
-        let round = set.schedule.len();
+        let round = set.schedule().len();
         let counts = picks(&set, &mut rng, round.max(1));
         let sum: u64 = weights.iter().map(|w| u64::from(*w)).sum();
         if weights.len() > 1 {

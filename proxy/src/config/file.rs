@@ -28,6 +28,7 @@ pub(super) struct File {
     pub tcp: Vec<TcpFile>,
     pub dns_servers: Vec<DnsServer>,
     pub labels: BTreeMap<String, String>,
+    pub zone: Option<String>,
     pub workers: Option<usize>,
     pub access_log: Option<AccessLogFlag>,
     pub access_log_format: Option<LogFormat>,

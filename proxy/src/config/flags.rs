@@ -82,6 +82,16 @@ pub struct Flags {
     )]
     pub labels: Vec<(String, String)>,
 
+    /// Zone in which this workload runs, for services that prefer endpoints of the caller's zone
+    /// [default: the label topology.kubernetes.io/zone or zone]
+    #[arg(
+        long,
+        value_name = "ZONE",
+        env = "OUTRIGGER_ZONE",
+        help_heading = "Mesh"
+    )]
+    pub zone: Option<String>,
+
     /// Application that this sidecar serves requests for; repeatable. None: a sidecar that only calls
     #[arg(
         long,

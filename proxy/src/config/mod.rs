@@ -38,6 +38,8 @@ pub struct Config {
     /// Asked for names outside the mesh. Empty: those of the system.
     pub dns_servers: Vec<SocketAddr>,
     pub labels: BTreeMap<String, String>,
+    /// Where the workload runs; empty: not known.
+    pub zone: String,
     /// Threads of the data path, at least 1.
     pub workers: usize,
     pub access_log: AccessLogMode,
@@ -147,6 +149,8 @@ pub enum ConfigError {
         port: u16,
         problem: String,
     },
+    #[error("zone {0:?}; at most 63 letters, digits and -_. are allowed")]
+    Zone(String),
     #[error("{0} workers; 1 to {MAX_WORKERS} are allowed")]
     Workers(usize),
     #[error("inbound-advertise {0} is no address that others can reach")]
@@ -193,6 +197,11 @@ fn merge(flags: Flags, file: file::File) -> Result<Config, ConfigError> {
     // Single labels win over the file's, as single settings do.
     let mut labels = file.labels;
     labels.extend(flags.labels);
+    let zone = flags.zone.or(file.zone);
+    let zone = zone.unwrap_or_else(|| labelled_zone(&labels));
+    if !is_zone(&zone) {
+        return Err(ConfigError::Zone(zone));
+    }
     let workers = flags.workers.or(file.workers).unwrap_or(1);
     if !(1..=MAX_WORKERS).contains(&workers) {
         return Err(ConfigError::Workers(workers));
@@ -223,6 +232,7 @@ fn merge(flags: Flags, file: file::File) -> Result<Config, ConfigError> {
             false => flags.dns_servers,
         },
         labels,
+        zone,
         workers,
         access_log: access_log.unwrap_or(AccessLogFlag::Errors).into(),
         access_log_format: flags
@@ -242,6 +252,20 @@ fn merge(flags: Flags, file: file::File) -> Result<Config, ConfigError> {
             .or(file.drain_timeout)
             .unwrap_or(Duration::from_secs(30)),
     })
+}
+
+/// Labels that say in which zone a workload runs, the well-known one of Kubernetes first. As the control plane reads them.
+const ZONE_LABELS: [&str; 2] = ["topology.kubernetes.io/zone", "zone"];
+
+fn labelled_zone(labels: &BTreeMap<String, String>) -> String {
+    let zone = ZONE_LABELS.iter().find_map(|label| labels.get(*label));
+    zone.cloned().unwrap_or_default()
+}
+
+/// What the control plane accepts: at most 63 of the characters that a label's value may have.
+fn is_zone(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    text.len() <= 63 && text.bytes().all(allowed)
 }
 
 fn control_plane(address: Option<String>) -> Result<String, ConfigError> {

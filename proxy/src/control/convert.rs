@@ -1,6 +1,7 @@
 //! First phase of a change: each resource by itself, from what came over the wire to what the snapshot is built of. All
 //! validation is here: what passes can be put to use, and a resource that does not pass is refused alone.
 
+mod balancing;
 mod connections;
 mod filters;
 mod health;
@@ -62,8 +63,8 @@ pub(super) struct HostSpec {
 pub(super) struct ServiceSpec {
     pub name: Arc<str>,
     pub ports: Vec<ServicePort>,
-    pub policy: balance::Policy,
-    pub decay: Duration,
+    /// The own zone is not known here.
+    pub balancing: Arc<balance::Settings>,
     pub identities: Vec<SpiffePattern>,
     pub rules: Vec<RuleSpec>,
     pub connect_timeout: Duration,

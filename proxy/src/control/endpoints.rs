@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::convert::EndpointSpec;
-use crate::balance::{DEFAULT_DECAY, Endpoint, EndpointKey, EndpointSet, Load, Policy};
+use crate::balance::{Endpoint, EndpointKey, EndpointSet, Load, Settings};
 use crate::resilience::health::Health;
 use crate::resilience::outlier::{self, Outliers};
 use crate::resilience::sweep;
+use crate::telemetry::metrics::BalancingMetrics;
 
 /// Port (`None`: whichever) and labels.
 type Filter = (Option<u16>, BTreeMap<String, String>);
@@ -26,54 +26,61 @@ pub(super) struct Version {
 #[derive(Debug)]
 pub(super) struct ServiceEndpoints {
     version: Version,
-    policy: Policy,
-    decay: Duration,
+    settings: Arc<Settings>,
+    metrics: Arc<BalancingMetrics>,
     endpoints: Vec<Arc<Endpoint>>,
     sets: HashMap<Filter, Arc<EndpointSet>>,
     /// The endpoints' healths, each once.
     healths: Vec<Arc<Health>>,
     outliers: Arc<Outliers>,
+    /// The sets before the last change: their tables may still be right.
+    before: HashMap<Filter, Arc<EndpointSet>>,
 }
 
-impl Default for ServiceEndpoints {
-    fn default() -> ServiceEndpoints {
+impl ServiceEndpoints {
+    pub(super) fn new(metrics: Arc<BalancingMetrics>) -> ServiceEndpoints {
         ServiceEndpoints {
             version: Version::default(),
-            policy: Policy::default(),
-            decay: DEFAULT_DECAY,
+            settings: Arc::default(),
+            metrics,
             endpoints: Vec::new(),
             sets: HashMap::new(),
+            before: HashMap::new(),
             healths: Vec::new(),
             outliers: Arc::default(),
         }
     }
-}
 
-impl ServiceEndpoints {
     /// Takes over what is true now. Returns whether any set is another one than before.
     pub(super) fn update(
         &mut self,
         version: Version,
         specs: &[EndpointSpec],
-        (policy, decay): (Policy, Duration),
+        settings: &Arc<Settings>,
     ) -> bool {
-        let mut changed = (self.policy, self.decay) != (policy, decay);
-        (self.policy, self.decay) = (policy, decay);
+        let mut changed = self.settings != *settings;
+        self.settings = settings.clone();
         if self.version != version {
+            // Where all are new none is newer than the others.
+            let is_first = self.endpoints.is_empty();
             self.version = version;
             let before = std::mem::take(&mut self.endpoints);
-            self.endpoints = carry_over(&before, specs, &self.outliers);
+            self.endpoints = carry_over(&before, specs, is_first, &self.outliers);
             changed |= before.len() != self.endpoints.len()
                 || !before
                     .iter()
                     .zip(&self.endpoints)
                     .all(|(old, new)| Arc::ptr_eq(old, new));
         }
-        if changed {
-            self.sets.clear();
-        }
         // Sets that no rule needs any more.
         self.sets.retain(|_, set| Arc::strong_count(set) > 1);
+        self.before.clear();
+        if changed {
+            let before = std::mem::take(&mut self.sets);
+            if before.values().any(|set| set.table_len().is_some()) {
+                self.before = before;
+            }
+        }
         changed
     }
 
@@ -95,7 +102,7 @@ impl ServiceEndpoints {
 
     /// No endpoint.
     pub(super) fn none(&self) -> Arc<EndpointSet> {
-        Arc::new(EndpointSet::new(self.policy, self.decay, Vec::new()))
+        Arc::new(self.made(Vec::new(), None))
     }
 
     /// Those that serve the port and carry the labels.
@@ -117,16 +124,24 @@ impl ServiceEndpoints {
             .filter(|endpoint| endpoint.carries(subset))
             .cloned()
             .collect();
-        let set = Arc::new(EndpointSet::new(self.policy, self.decay, chosen));
+        let before = self.before.get(&filter).map(|set| &**set);
+        let set = Arc::new(self.made(chosen, before));
         self.sets.insert(filter, set.clone());
         set
     }
+
+    fn made(&self, endpoints: Vec<Arc<Endpoint>>, before: Option<&EndpointSet>) -> EndpointSet {
+        let (settings, metrics) = (self.settings.clone(), self.metrics.clone());
+        EndpointSet::with(settings, endpoints, metrics, before)
+    }
 }
 
-/// Endpoints for `specs`: the same object where nothing changed, the same load and health where it is the same server.
+/// Endpoints for `specs`, the first ones of a service or later ones: the same object where nothing changed, the same load and
+/// health where it is the same server.
 fn carry_over(
     before: &[Arc<Endpoint>],
     specs: &[EndpointSpec],
+    are_first: bool,
     outliers: &Arc<Outliers>,
 ) -> Vec<Arc<Endpoint>> {
     let mut known: HashMap<EndpointKey, Vec<&Arc<Endpoint>>> = HashMap::new();
@@ -145,7 +160,11 @@ fn carry_over(
             .entry(key)
             .or_insert_with(|| match same_server.first() {
                 Some(endpoint) => (endpoint.load.clone(), endpoint.health.clone()),
-                None => (Arc::default(), Arc::new(Health::of(outliers))),
+                None if are_first => (Arc::default(), Arc::new(Health::of(outliers))),
+                None => {
+                    let health = Arc::new(Health::of(outliers));
+                    (Arc::new(Load::of_newcomer()), health)
+                }
             });
         Arc::new(Endpoint {
             address: spec.address,

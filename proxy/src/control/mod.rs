@@ -60,6 +60,8 @@ pub struct Settings {
     pub inbound_advertise: Option<SocketAddr>,
     pub metrics_listen: SocketAddr,
     pub labels: BTreeMap<String, String>,
+    /// Empty: not known.
+    pub zone: Arc<str>,
     pub served: Vec<Served>,
     /// Services that have a TCP listener, `<namespace>/<name>`.
     pub called: Vec<Arc<str>>,
@@ -119,6 +121,7 @@ pub async fn run(
         id,
         shared.clone(),
         queue.changed.clone(),
+        settings.zone.clone(),
         applications,
         settings.data_dir.clone(),
         names,

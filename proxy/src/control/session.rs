@@ -332,6 +332,7 @@ impl Settings {
             labels: self.labels.clone().into_iter().collect(),
             held,
             certificate_expires_at: Some(expires_at.into()),
+            zone: self.zone.to_string(),
         }
     }
 }

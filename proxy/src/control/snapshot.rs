@@ -18,6 +18,7 @@ use super::endpoints::ServiceEndpoints;
 use super::located::locate;
 use super::resources::Resources;
 use crate::address::Address;
+use crate::balance::Settings;
 use crate::dns::Names;
 use crate::policy::filters::{Filter, Mirror};
 use crate::policy::health::{Check, ServiceHealth};
@@ -41,6 +42,8 @@ pub(super) type Applications = BTreeMap<(Arc<str>, u16), Address>;
 #[derive(Debug)]
 pub(super) struct Builder {
     trust_domain: Arc<str>,
+    /// This sidecar's; empty: none.
+    zone: Arc<str>,
     applications: Applications,
     metrics: Arc<Metrics>,
     destinations: HashMap<Arc<str>, Destination>,
@@ -68,12 +71,14 @@ struct Destination {
 impl Builder {
     pub(super) fn new(
         trust_domain: &str,
+        zone: Arc<str>,
         applications: Applications,
         metrics: Arc<Metrics>,
         names: Names,
     ) -> Builder {
         Builder {
             trust_domain: trust_domain.into(),
+            zone,
             applications,
             metrics,
             destinations: HashMap::new(),
@@ -244,7 +249,7 @@ impl Builder {
                 Some(before) if before.spec.is_none() => before,
                 _ => Destination {
                     spec: None,
-                    endpoints: ServiceEndpoints::default(),
+                    endpoints: ServiceEndpoints::new(self.metrics.balancing(name)),
                     upstream: Arc::new(nowhere(name)),
                     tls: None,
                 },
@@ -266,7 +271,10 @@ impl Builder {
                 Some(before.upstream),
                 before.tls,
             ),
-            None => (None, ServiceEndpoints::default(), None, None),
+            None => {
+                let metrics = self.metrics.balancing(&spec.name);
+                (None, ServiceEndpoints::new(metrics), None, None)
+            }
         };
         let tls = match (old_tls, &spec.tls) {
             (Some(old), Some(new)) if old.settings == new.settings => Some(old),
@@ -276,7 +284,7 @@ impl Builder {
         let changed = endpoints.update(
             located.version,
             &located.endpoints,
-            (spec.policy, spec.decay),
+            &self.settings(&spec.balancing),
         );
         endpoints.watch(spec.outlier_detection.as_ref());
         let same_spec = old_spec.as_ref().is_some_and(|old| Arc::ptr_eq(old, spec));
@@ -325,6 +333,17 @@ impl Builder {
                 .iter()
                 .flat_map(|rule| rule.destinations())
                 .all(|backend| is_current(&backend.upstream))
+    }
+
+    /// With the zone of this sidecar in it.
+    fn settings(&self, of_service: &Arc<Settings>) -> Arc<Settings> {
+        let mut settings = of_service.clone();
+        if settings.zone.is_some()
+            && let Some(zone) = &mut Arc::make_mut(&mut settings).zone
+        {
+            zone.own = self.zone.clone();
+        }
+        settings
     }
 
     fn service(&mut self, spec: &ServiceSpec, before: Option<&Service>) -> Service {
@@ -451,7 +470,7 @@ fn nowhere(name: &Arc<str>) -> Upstream {
         identities: Vec::new(),
         connect_timeout: Duration::from_secs(1),
         pool: Arc::default(),
-        endpoints: ServiceEndpoints::default().all(),
+        endpoints: ServiceEndpoints::new(Arc::default()).all(),
         names: Box::default(),
         tls: None,
         has_loop: false,

@@ -41,12 +41,13 @@ impl State {
         id: SpiffeId,
         shared: Arc<Shared>,
         changed: watch::Sender<u64>,
+        zone: Arc<str>,
         applications: Applications,
         data_dir: Option<PathBuf>,
         names: Names,
     ) -> State {
         let metrics = shared.metrics.clone();
-        let builder = Builder::new(id.trust_domain(), applications, metrics, names);
+        let builder = Builder::new(id.trust_domain(), zone, applications, metrics, names);
         State {
             id,
             shared,

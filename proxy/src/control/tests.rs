@@ -40,6 +40,7 @@ fn settings(fake: &Fake) -> Settings {
         inbound_advertise: None,
         metrics_listen: "0.0.0.0:15020".parse().unwrap(),
         labels: [("version".to_owned(), "v1".to_owned())].into(),
+        zone: "".into(),
         served: Vec::new(),
         called: Vec::new(),
         data_dir: None,

@@ -6,6 +6,7 @@
 
 mod connection;
 pub mod filters;
+mod hash;
 pub mod health;
 pub mod matching;
 mod outside;
@@ -29,6 +30,7 @@ pub use outside::{Outside, OutsideTls};
 
 pub use connection::{ConnectionPool, Detection, KeepAlive, TcpLimits};
 pub use filters::Filters;
+pub use hash::{HashCookie, HashInput, HashKey, HashPolicy};
 pub use matching::{GrpcMatch, HeaderMatch, HostMatch, Match, QueryParamMatch, StringMatch};
 pub use recovery::{Cause, Causes, Fallback, FallbackTo, Hedge, Recovery, StaticResponse};
 pub use split::Turns;

@@ -12,7 +12,7 @@
 //! One word of bits, changed by compare-and-exchange: workers and the control thread need no lock. What follows a change (the
 //! counts of the service) is done by whoever made it.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -21,6 +21,22 @@ use tokio::time::Instant;
 
 use super::outlier::{Cause, Fault, Outliers};
 use crate::balance::clock;
+
+/// Counts the changes of any endpoint's availability.
+static CHANGES: AtomicU32 = AtomicU32::new(0);
+
+/// How often some endpoint became available, or stopped to be (wraps). While this number stays, so does what was found by
+/// asking all endpoints of a set.
+pub(crate) fn changes() -> u32 {
+    CHANGES.load(Acquire)
+}
+
+/// After the change itself: who sees the number sees what it stands for.
+fn note_change(before: u32, after: u32) {
+    if (before & BARRED == 0) != (after & BARRED == 0) {
+        CHANGES.fetch_add(1, Release);
+    }
+}
 
 /// Out for a time.
 const EJECTED: u32 = 1;
@@ -242,8 +258,20 @@ impl Health {
     }
 
     /// Applies `next` to the state, atomically; `None` leaves it. Returns whether it was changed.
-    fn change(&self, next: impl FnMut(u32) -> Option<u32>) -> bool {
-        self.state.fetch_update(AcqRel, Acquire, next).is_ok()
+    fn change(&self, mut next: impl FnMut(u32) -> Option<u32>) -> bool {
+        let mut after = 0;
+        let changed = self.state.fetch_update(AcqRel, Acquire, |state| {
+            let next = next(state);
+            after = next.unwrap_or(state);
+            next
+        });
+        match changed {
+            Ok(before) => {
+                note_change(before, after);
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     fn reset(&self) {
@@ -391,6 +419,7 @@ impl Health {
     /// It is no longer in the configuration. Returns whether it was out, and whether it was unhealthy.
     pub(super) fn retire(&self) -> (bool, bool) {
         let before = self.state.swap(RETIRED, AcqRel);
+        note_change(before, RETIRED);
         (before & OUT != 0, before & UNHEALTHY != 0)
     }
 

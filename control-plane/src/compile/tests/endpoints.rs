@@ -19,6 +19,7 @@ pub(super) fn announce(
         identity: Arc::new(identity),
         address: Some(address.into()),
         labels: Arc::new([("zone".to_owned(), "a".to_owned())].into()),
+        zone: "".into(),
     };
     bench.registry.connect(sidecar).unwrap();
     let announced = ports.iter().map(|(port, weight, state)| Announced {

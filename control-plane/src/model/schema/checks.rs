@@ -181,6 +181,30 @@ pub(super) fn header_name(text: &str) -> Result<(), String> {
     ))
 }
 
+/// Path of a cookie.
+pub(super) fn cookie_path(text: &str) -> Result<(), String> {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b';';
+    if text.starts_with('/') && text.len() <= 1024 && text.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is not the path of a cookie; allowed are at most 1024 printable characters without \";\" that begin with \"/\"",
+        quote(text)
+    ))
+}
+
+/// Name of a query parameter, as it stands in a URL.
+pub(super) fn parameter(text: &str) -> Result<(), String> {
+    let allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'&' | b'=' | b'#');
+    if (1..=256).contains(&text.len()) && text.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is not the name of a query parameter; allowed are 1 to 256 printable characters without &, = and #",
+        quote(text)
+    ))
+}
+
 /// Key of a label or annotation, as Kubernetes has it: `[prefix/]name`.
 pub(super) fn label_key(text: &str) -> Result<(), String> {
     let (prefix, name) = text

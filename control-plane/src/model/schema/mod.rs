@@ -3,6 +3,7 @@
 //! The tables are checked against a document as a whole, so that all of its problems are found in one go; what passes
 //! deserializes into the types of [`super`] (a test proves that the two agree).
 
+mod balancing;
 mod checks;
 mod common;
 mod connection_pool;

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::balancing::SESSION;
 use super::checks;
 use super::common::{HOSTS, LABELS, METHODS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
 use super::fallback::FALLBACKS;
@@ -144,6 +145,7 @@ static RULE: Object = Object::with_rule(
         Field::optional("hedge", Shape::Object(&HEDGE)),
         Field::optional("fallbacks", Shape::List(&FALLBACKS)),
         Field::optional("exposeAttempts", Shape::Bool),
+        Field::optional("sessionPersistence", Shape::Object(&SESSION)),
     ],
     check_rule,
 );

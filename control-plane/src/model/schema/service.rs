@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::balancing::LOAD_BALANCING;
 use super::checks;
 use super::common::{HOSTS, LABELS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
 use super::connection_pool::CONNECTION_POOL;
@@ -75,16 +76,6 @@ static STATIC_ENDPOINT: Object = Object::new(&[
     Field::optional("labels", Shape::Labels(&LABELS)),
     Field::optional("zone", Shape::Text(checks::label_value)),
     Field::optional("mtls", Shape::Bool),
-]);
-
-/// Shorter: the latest answer is all there is. Longer: an endpoint that recovered is avoided for too long.
-const DECAY: Shape = Shape::Duration(Duration::from_millis(100), Duration::from_secs(3600));
-static LOAD_BALANCING: Object = Object::new(&[
-    Field::optional(
-        "policy",
-        Shape::OneOf(&["peak-ewma", "least-request", "round-robin", "random"]),
-    ),
-    Field::optional("ewmaDecay", DECAY),
 ]);
 
 static TIMEOUTS: Object = Object::new(&[

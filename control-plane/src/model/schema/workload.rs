@@ -31,5 +31,6 @@ pub(super) static SPEC: Object = Object::new(&[
     Field::required("identity", Shape::Text(checks::spiffe_id)),
     Field::optional("address", Shape::Text(checks::address)),
     Field::optional("labels", Shape::Labels(&LABELS)),
+    Field::optional("zone", Shape::Text(checks::label_value)),
     Field::optional("endpoints", Shape::List(&ENDPOINTS)),
 ]);

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 use wire::resource::Body;
 
 use super::*;
+use crate::compile::SessionSecret;
 use crate::compile::{Change, Compiler};
 use crate::discovery::{Registry, Signals};
 use crate::model::Resource;
@@ -19,7 +20,12 @@ fn compiler() -> Compiler {
         instances,
     };
     let registry = Registry::new(Duration::from_secs(5), signals);
-    Compiler::new("outrigger.local", Arc::new(registry), 1)
+    Compiler::new(
+        "outrigger.local",
+        SessionSecret::new(&[7; 32]),
+        Arc::new(registry),
+        1,
+    )
 }
 
 /// A service whose endpoints take up about `bytes`.

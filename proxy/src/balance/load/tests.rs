@@ -65,7 +65,7 @@ fn the_cost_grows_with_what_is_in_flight() {
 fn a_failure_counts_as_a_long_latency_and_as_many_requests() {
     let load = Load::new(0);
     load.penalise(0, FAILURE_PENALTY);
-    close(load.latency_ns(0), 5e9);
+    close(load.latency_cost(0), 5.03e9);
     close(load.request_cost(0), 101.0);
     close(load.request_cost(5 * SECOND / 2), 51.0);
     close(load.request_cost(5 * SECOND), 1.0);
@@ -103,4 +103,15 @@ fn samples_of_many_threads_stay_between_the_least_and_the_highest() {
         .for_each(|thread| thread.join().unwrap());
     let found = load.latency_ns(9_999 * MS);
     assert!((40e6..=70e6).contains(&found), "{found}");
+}
+
+#[test]
+fn a_penalty_is_over_when_it_is_over() {
+    let load = Load::new(0);
+    load.sample(0, 20 * MS);
+    load.penalise(0, FAILURE_PENALTY);
+    // Halfway there, and gone after its time: the estimate never took it in.
+    assert!((2.5e9..2.55e9).contains(&load.latency_cost(5 * SECOND / 2)));
+    assert!(load.latency_cost(5 * SECOND) <= 20e6);
+    assert!(load.latency_ns(0) <= 30e6);
 }

@@ -10,10 +10,9 @@ use wire::string_match::Kind;
 
 use super::recovery::recovery;
 use super::{
-    BackendSpec, Reason, RuleSpec, ServiceSpec, connections, health, known, list, outside, port,
-    protocol, timeout,
+    BackendSpec, Reason, RuleSpec, ServiceSpec, balancing, connections, health, list, outside,
+    port, protocol, timeout,
 };
-use crate::balance::{self, DEFAULT_DECAY};
 use crate::policy::matching::HostMatch;
 use crate::policy::{
     GrpcMatch, HeaderMatch, Match, QueryParamMatch, Retry, ServicePort, StringMatch, Timeouts,
@@ -49,12 +48,12 @@ pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<Ser
     if identities.is_empty() {
         return Err("server_identities: empty, nobody could serve it".into());
     }
-    let (policy, decay) = load_balancing(service.load_balancing.as_ref())?;
+    let balancing = balancing::settings(service.load_balancing.as_ref())
+        .map_err(|problem| format!("load_balancing.{problem}"))?;
     let pool = service.connection_pool.as_ref();
     let pool = connections::connection_pool("connection_pool", pool)?;
     Ok(ServiceSpec {
-        policy,
-        decay,
+        balancing: Arc::new(balancing),
         identities,
         rules: list("rules", &service.rules, rule)?,
         connect_timeout: timeout("connect_timeout", service.connect_timeout)?
@@ -98,23 +97,6 @@ pub(in crate::control) fn sni(service: &str, port: u16, trust_domain: &str) -> S
         Some((namespace, name)) => format!("{port}.{name}.{namespace}.{trust_domain}"),
         None => format!("{port}.{service}.{trust_domain}"),
     }
-}
-
-fn load_balancing(
-    wire: Option<&wire::LoadBalancing>,
-) -> Result<(balance::Policy, Duration), Reason> {
-    use wire::load_balancing::Policy;
-    let Some(wire) = wire else {
-        return Ok((balance::Policy::default(), DEFAULT_DECAY));
-    };
-    let policy = match known::<Policy>("load_balancing.policy", wire.policy)? {
-        Policy::Unspecified | Policy::PeakEwma => balance::Policy::PeakEwma,
-        Policy::LeastRequest => balance::Policy::LeastRequest,
-        Policy::RoundRobin => balance::Policy::RoundRobin,
-        Policy::Random => balance::Policy::Random,
-    };
-    let decay = timeout("load_balancing.ewma_decay", wire.ewma_decay)?.unwrap_or(DEFAULT_DECAY);
-    Ok((policy, decay))
 }
 
 fn rule(rule: &wire::Rule) -> Result<RuleSpec, Reason> {

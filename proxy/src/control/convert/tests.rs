@@ -36,7 +36,7 @@ fn defaults_are_those_of_the_contract() {
         panic!("not a service")
     };
     assert_eq!(spec.connect_timeout.as_secs(), 1);
-    assert_eq!(spec.decay.as_secs(), 10);
+    assert_eq!(spec.balancing.decay.as_secs(), 10);
     let rule = &spec.rules[0];
     assert_eq!(rule.budget, (20, 10));
     let retry = rule.retry.as_ref().unwrap();

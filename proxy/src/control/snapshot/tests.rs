@@ -30,6 +30,7 @@ impl World {
             resources: Resources::new(false),
             builder: Builder::new(
                 "outrigger.local",
+                "".into(),
                 applications,
                 Arc::new(Metrics::new()),
                 Names::unresolved(Arc::default()),
@@ -156,6 +157,7 @@ fn another_policy_makes_new_sets_of_the_same_endpoints() {
                 seconds: 3,
                 nanos: 0,
             }),
+            ..Default::default()
         });
     });
     let second = world.apply(vec![round_robin]);

@@ -15,6 +15,7 @@ fn state() -> (State, Arc<Shared>) {
         id,
         shared.clone(),
         queue.changed,
+        "".into(),
         Default::default(),
         None,
         Names::unresolved(Arc::default()),

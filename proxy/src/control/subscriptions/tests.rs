@@ -20,6 +20,7 @@ fn snapshot() -> Snapshot {
     resources.apply(delta(1, list), "outrigger.local", |_| true);
     Builder::new(
         "outrigger.local",
+        "".into(),
         Default::default(),
         Default::default(),
         Names::unresolved(Default::default()),

@@ -89,6 +89,14 @@ catalog! {
         "Copies of requests sent to a mirror, by how they ended.");
     ENDPOINTS = gauge("outrigger_endpoints", &["service", "state"],
         "Endpoints of the services in use, as this sidecar sees them.");
+    BALANCING_PANIC = gauge("outrigger_balancing_panic", &["service"],
+        "1 while so few endpoints are available that requests go to all of them.");
+    BALANCING_PANIC_PICKS = counter("outrigger_balancing_panic_picks_total", &["service"],
+        "Endpoints chosen among all because too few are available.");
+    BALANCING_ZONE_PICKS = counter("outrigger_balancing_zone_picks_total", &["service", "zone"],
+        "Endpoints chosen for services with a zone preference, by whether they are in the sidecar's zone.");
+    BALANCING_HASH_PICKS = counter("outrigger_balancing_hash_picks_total", &["service", "result"],
+        "Endpoints chosen for services with consistent hashing, by how.");
     DNS_LOOKUPS = counter("outrigger_dns_lookups_total", &["service", "result"],
         "Lookups of DNS names that endpoints come from, by how they ended.");
     DNS_ANSWER_AGE = gauge("outrigger_dns_answer_age_seconds", &["service"],

@@ -27,6 +27,7 @@ pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
     let mut page = Page::default();
     requests(&mut page, metrics);
     metrics.filters.render(&mut page);
+    balancing(&mut page, metrics);
     connections(&mut page, metrics);
     control(&mut page, metrics);
     shared_state(&mut page, shared);
@@ -116,6 +117,34 @@ fn add_retries<'a>(sums: &mut BTreeMap<RetryLabels<'a>, u64>, kind: &'a RequestM
     }
 }
 
+/// What a service does not use has no series.
+fn balancing(page: &mut Page, metrics: &Metrics) {
+    for (service, figures) in metrics.all_balancing().iter() {
+        let panic_picks = figures.panic_picks();
+        if panic_picks > 0 {
+            page.add(
+                catalog::BALANCING_PANIC_PICKS,
+                &[service],
+                panic_picks as f64,
+            );
+        }
+        for (zone, count) in figures.zone_picks().into_iter().filter(|(_, n)| *n > 0) {
+            page.add(
+                catalog::BALANCING_ZONE_PICKS,
+                &[service, zone],
+                count as f64,
+            );
+        }
+        for (how, count) in figures.hash_picks().filter(|(_, n)| *n > 0) {
+            page.add(
+                catalog::BALANCING_HASH_PICKS,
+                &[service, how.as_str()],
+                count as f64,
+            );
+        }
+    }
+}
+
 fn connections(page: &mut Page, metrics: &Metrics) {
     for direction in Direction::ALL {
         for side in Side::ALL {
@@ -192,6 +221,8 @@ fn endpoints(page: &mut Page, snapshot: &Snapshot) {
             }
         }
         let stats = upstream.endpoints.stats();
+        let panic = f64::from(u8::from(upstream.endpoints.is_panic()));
+        page.add(catalog::BALANCING_PANIC, &[&upstream.service], panic);
         for state in EndpointState::ALL {
             let count = stats
                 .iter()

@@ -3,6 +3,7 @@
 //! The data path holds handles ([`RequestMetrics`], [`OpenConnection`]) and adds to their atomics. Everything else happens
 //! when somebody scrapes: the figures are gathered under the names of the [`catalog`] and written out.
 
+mod balancing;
 pub mod catalog;
 mod connection;
 mod dns;
@@ -22,6 +23,7 @@ use crate::shared::Shared;
 use crate::telemetry::Direction;
 use crate::tls::HandshakeFailure;
 
+pub use balancing::{BalancingMetrics, HashPick};
 pub use connection::{OpenConnection, Side, Wire};
 pub use dns::DnsMetrics;
 pub(crate) use exposition::CONTENT_TYPE;
@@ -47,6 +49,7 @@ pub const OTHER: &str = "other";
 #[derive(Debug, Default)]
 pub struct Metrics {
     kinds: Mutex<Kinds>,
+    balancing: Mutex<HashMap<Arc<str>, Arc<BalancingMetrics>>>,
     connections: Arc<Connections>,
     handshakes: Handshakes,
     fallbacks: recovery::Fallbacks,
@@ -101,6 +104,19 @@ impl Metrics {
     /// As [`filters`](Self::filters), for copies to a backend.
     pub fn mirror(&self, service: &str, route: &str, backend: &str) -> Arc<MirrorMetrics> {
         self.filters.mirror(service, route, backend)
+    }
+
+    /// Handles for the balancing of one service (`<namespace>/<name>`), which is one of the configuration: to be called when
+    /// a snapshot is built. The same name gives the same handles.
+    pub fn balancing(&self, service: &str) -> Arc<BalancingMetrics> {
+        let mut all = self.all_balancing();
+        all.entry(service.into()).or_default().clone()
+    }
+
+    fn all_balancing(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<BalancingMetrics>>> {
+        self.balancing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a connection as open until the value is dropped.

@@ -1,5 +1,6 @@
 //! `describe`: one resource in words, and what the sidecars make of it.
 
+mod balancing;
 mod connections;
 mod filters;
 mod health;

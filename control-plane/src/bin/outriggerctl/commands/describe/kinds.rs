@@ -9,7 +9,7 @@ use outrigger_control_plane::model::{
 use outrigger_proto::api::v1::Resource;
 
 use super::sheet::Sheet;
-use super::{Surroundings, connections, filters, health, limits, policy, recovery};
+use super::{Surroundings, balancing, connections, filters, health, limits, policy, recovery};
 use crate::commands::get::{endpoint_state, local, subset, word};
 use crate::output::table::Table;
 use crate::output::{age, json};
@@ -125,7 +125,10 @@ pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, shee
     if let Some(tls) = &spec.tls {
         sheet.field("TLS", tls_words(tls));
     }
-    sheet.field("Load balancing", word(&spec.load_balancing.policy()));
+    sheet.field(
+        "Load balancing",
+        balancing::load_balancing(&spec.load_balancing),
+    );
     let timeouts = policy::timeouts(
         spec.timeouts.connect,
         spec.timeouts.for_requests(),
@@ -342,6 +345,9 @@ fn rule_lines(rule: &RouteRule, own: &str) -> Vec<String> {
     field("fallbacks", &recovery::fallbacks(&rule.fallbacks, own));
     if rule.expose_attempts() {
         field("shows", "x-outrigger-attempts on responses");
+    }
+    if let Some(session) = &rule.session_persistence {
+        field("session", &balancing::session(session));
     }
     lines
 }
