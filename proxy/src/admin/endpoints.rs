@@ -19,6 +19,8 @@ pub(super) fn describe(shared: &Shared) -> Value {
             json!({
                 "service": &*upstream.service,
                 "policy": upstream.endpoints.policy().as_str(),
+                "panic": upstream.endpoints.is_panic(),
+                "local_share": upstream.endpoints.local_share(),
                 "endpoints": stats.iter().map(endpoint).collect::<Vec<_>>(),
             })
         })
@@ -50,6 +52,8 @@ fn endpoint(stats: &EndpointStats) -> Value {
         "address": endpoint.address.to_string(),
         "state": stats.state.as_str(),
         "weight": endpoint.weight.max(1),
+        "weight_in_effect": (stats.weight * 1e3).round() / 1e3,
+        "available": stats.available,
         "labels": endpoint.labels,
         "ports": endpoint.ports,
         "mtls": endpoint.mtls,

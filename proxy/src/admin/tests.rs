@@ -124,6 +124,7 @@ fn snapshot() -> Snapshot {
         health: Default::default(),
     });
     let rule = Rule {
+        session: None,
         route: "default/canary".into(),
         matches: vec![Match {
             hosts: vec![HostMatch::new("*.models")],

@@ -13,6 +13,7 @@ use super::settings::{Policy, Settings, ZonePreference};
 use super::table::Table;
 use super::view::{View, WHOLE};
 use super::{below, clock};
+use crate::policy::HashPolicy;
 use crate::resilience::health;
 use crate::telemetry::metrics::{BalancingMetrics, HashPick};
 
@@ -87,6 +88,13 @@ impl EndpointSet {
 
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
+    }
+
+    /// What requests are told by. `None`: this set does not hash.
+    pub fn hash_policy(&self) -> Option<&HashPolicy> {
+        // The table stands beside what a choice reads anyway.
+        self.table.as_ref()?;
+        self.settings.hash.as_deref()
     }
 
     pub fn policy(&self) -> Policy {

@@ -27,7 +27,7 @@ use crate::identity::{SpiffeId, SpiffePattern};
 use crate::policy::health::HealthCheck;
 use crate::policy::{
     AccessLogMode, ConnectionPool, Detection, Match, MeshPolicy, Outside, Protocol, Retry,
-    ServicePort, TcpLimits, Timeouts,
+    ServicePort, SessionSettings, TcpLimits, Timeouts,
 };
 use crate::resilience::outlier;
 use crate::tls::OriginTls;
@@ -88,6 +88,7 @@ pub(super) struct RuleSpec {
     pub budget: (u32, u32),
     pub recovery: RecoverySpec,
     pub filters: Vec<FilterSpec>,
+    pub session: Option<SessionSettings>,
 }
 
 impl RuleSpec {

@@ -23,8 +23,8 @@ use crate::dns::Names;
 use crate::policy::filters::{Filter, Mirror};
 use crate::policy::health::{Check, ServiceHealth};
 use crate::policy::{
-    Backend, Filters, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Snapshot, Turns,
-    Upstream,
+    Backend, Filters, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Session,
+    Snapshot, Turns, Upstream,
 };
 use crate::resilience::RetryBudget;
 use crate::telemetry::Direction;
@@ -369,14 +369,19 @@ impl Builder {
 
     fn rule(&mut self, service: &ServiceSpec, rule: &RuleSpec, turns: Arc<Turns>) -> Rule {
         let (percent, minimum) = rule.budget;
+        let backends = rule.backends.iter();
+        let backends: Vec<Backend> = backends
+            .filter_map(|backend| self.backend(service, rule, backend))
+            .collect();
+        let session = rule.session.clone().map(|settings| {
+            let metrics = self.metrics.balancing(&service.name);
+            Box::new(Session::new(settings, &backends, metrics))
+        });
         Rule {
+            session,
             route: rule.route.clone(),
             matches: rule.matches.clone(),
-            backends: rule
-                .backends
-                .iter()
-                .filter_map(|backend| self.backend(service, rule, backend))
-                .collect(),
+            backends,
             total_weight: rule.total_weight,
             turns,
             timeouts: rule.timeouts.clone(),

@@ -4,6 +4,7 @@ pub(crate) mod arrival;
 pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod clock;
+pub(crate) mod cookies;
 pub(crate) mod errors;
 pub(crate) mod exchange;
 pub(crate) mod headers;

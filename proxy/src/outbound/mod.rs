@@ -1,5 +1,6 @@
 //! From the application to whichever service it asks for: accept → route → balance → connect → send, retry → respond.
 
+mod affinity;
 mod filters;
 mod outside;
 pub(crate) mod request;
@@ -36,6 +37,7 @@ use crate::runtime::Worker;
 use crate::telemetry::metrics::Wire;
 use crate::telemetry::{Direction, Outcome};
 
+use affinity::Affinity;
 use send::Call;
 
 /// Accepts the application's connections until a drain begins.
@@ -117,7 +119,10 @@ async fn respond(
     };
     // What waits for a model must not hold a configuration that is no longer in effect.
     drop(snapshot);
-    let backend = route.rule.choose();
+    let affinity = Affinity::of(&route.rule, &arrived.head.headers);
+    let backend = affinity
+        .backend(&route.rule)
+        .unwrap_or_else(|| route.rule.choose());
     exchange.set_metrics(&backend.metrics);
     exchange.log_route(&route.service.name, &route.rule.route);
     if backend.protocol == Protocol::Grpc {
@@ -133,7 +138,15 @@ async fn respond(
         None
     };
     let Some(filters) = &route.rule.filters else {
-        return forward(worker, &route, backend, &arrived, client_side, exchange).await;
+        return forward(
+            worker,
+            &route,
+            (backend, &affinity),
+            &arrived,
+            client_side,
+            exchange,
+        )
+        .await;
     };
     // Boxed: requests without filters need no room for theirs.
     Box::pin(async {
@@ -146,7 +159,15 @@ async fn respond(
         let next = filters::request(filters, context, &mut arrived, exchange, &mut later).await;
         let mut response = match next {
             filters::Next::Send(exchange) => {
-                forward(worker, &route, backend, &arrived, client_side, exchange).await
+                forward(
+                    worker,
+                    &route,
+                    (backend, &affinity),
+                    &arrived,
+                    client_side,
+                    exchange,
+                )
+                .await
             }
             filters::Next::Answer(response) => *response,
         };
@@ -160,7 +181,7 @@ async fn respond(
 async fn forward(
     worker: &Rc<Worker>,
     route: &route::Route,
-    backend: &Backend,
+    (backend, affinity): (&Backend, &Affinity),
     arrived: &Arrived,
     client_side: Option<OnUpgrade>,
     exchange: Box<Exchange>,
@@ -170,6 +191,7 @@ async fn forward(
         rule: &route.rule,
         backend,
         request: arrived,
+        affinity,
     };
     if arrived.upgrade {
         return Box::pin(upgrade::send(call, client_side, exchange)).await;

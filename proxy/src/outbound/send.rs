@@ -4,8 +4,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
+use super::affinity::Affinity;
 use super::outside;
 use super::retry::{self, Next, Retries};
 use super::verdict;
@@ -29,6 +30,7 @@ pub(super) struct Call<'a> {
     pub(super) rule: &'a Rule,
     pub(super) backend: &'a Backend,
     pub(super) request: &'a Arrived,
+    pub(super) affinity: &'a Affinity,
 }
 
 impl Call<'_> {
@@ -61,8 +63,19 @@ impl Call<'_> {
 
     /// An endpoint for the next try.
     pub(super) fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+        let endpoints = &self.backend.endpoints;
+        if let Some(same) = self.affinity.same(endpoints, tried) {
+            return Some(same);
+        }
+        let key = self.affinity.key(endpoints, self.worker, self.request);
         let mut rng = self.worker.rng.borrow_mut();
-        self.backend.endpoints.pick(&mut *rng, tried)
+        endpoints.pick_by(key, &mut *rng, tried)
+    }
+
+    /// Tells the client by what it is known from now on.
+    pub(super) fn finish(&self, headers: &mut HeaderMap) {
+        let endpoints = &self.backend.endpoints;
+        self.affinity.finish(self.rule, endpoints, headers);
     }
 
     /// Begins a try at an endpoint. `None`: it has as many requests as it may have.
@@ -175,6 +188,7 @@ pub(super) async fn send(call: Call<'_>, mut exchange: Box<Exchange>) -> Respons
         from_sidecar,
     } = answer;
     headers::clean_response(response.headers_mut(), from_sidecar);
+    call.finish(response.headers_mut());
     if from_sidecar {
         exchange.note_reason(response.headers());
     }
@@ -232,6 +246,7 @@ async fn try_endpoints(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answe
             Ok(response) => {
                 verdict::response(response, from_sidecar, &mut in_flight);
                 judge(response, &mut in_flight);
+                call.affinity.answered(&endpoint);
                 let unprocessed = from_sidecar && is_unprocessed(response);
                 if unprocessed || call.rule.retry.is_some() {
                     tried.push(endpoint);

@@ -46,6 +46,7 @@ pub(super) async fn send(
     };
     call.request.body.seal();
     let idle = call.rule.timeouts.stream_idle;
+    call.finish(response.headers_mut());
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let server_side = upgrade::of_response(&mut response);
         let (head, _) = response.into_parts();
@@ -86,6 +87,7 @@ async fn try_endpoints(
             Ok(response) => {
                 verdict::response(&response, endpoint.mtls, &mut in_flight);
                 in_flight.first_byte();
+                call.affinity.answered(&endpoint);
                 return Ok((response, in_flight, endpoint.mtls));
             }
             Err(failure) => failure,

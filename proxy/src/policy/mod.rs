@@ -11,6 +11,7 @@ pub mod health;
 pub mod matching;
 mod outside;
 mod recovery;
+mod session;
 mod split;
 
 use std::collections::{HashMap, HashSet};
@@ -33,6 +34,7 @@ pub use filters::Filters;
 pub use hash::{HashCookie, HashInput, HashKey, HashPolicy};
 pub use matching::{GrpcMatch, HeaderMatch, HostMatch, Match, QueryParamMatch, StringMatch};
 pub use recovery::{Cause, Causes, Fallback, FallbackTo, Hedge, Recovery, StaticResponse};
+pub use session::{Carrier, Session, SessionSettings, Token};
 pub use split::Turns;
 
 /// Everything the data path needs to know, at one version.
@@ -203,6 +205,8 @@ pub struct Rule {
     pub recovery: Recovery,
     /// `None`: requests and responses are passed on as they are.
     pub filters: Option<Box<Filters>>,
+    /// `None`: each request is balanced for itself.
+    pub session: Option<Box<Session>>,
 }
 
 #[derive(Debug)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use http::HeaderName;
 use outrigger_proto::dataplane::v1 as wire;
 use wire::hash_input::Kind;
@@ -12,7 +13,7 @@ use crate::balance::{
     DEFAULT_MAGLEV_SIZE, DEFAULT_PANIC_PERCENT, DEFAULT_RING_SIZE, Policy, Settings, SlowStart,
     ZonePreference,
 };
-use crate::policy::{HashCookie, HashInput, HashKey, HashPolicy};
+use crate::policy::{Carrier, HashCookie, HashInput, HashKey, HashPolicy, SessionSettings};
 
 /// Least number of places that can be asked for on a ring: more only cost memory.
 const MAX_MINIMUM_RING_SIZE: u32 = 65_536;
@@ -117,7 +118,7 @@ fn hash_key(input: &wire::HashInput) -> Result<HashKey, Reason> {
 }
 
 /// A token of RFC 6265.
-pub(super) fn cookie_name(field: &str, name: &str) -> Result<Box<str>, Reason> {
+fn cookie_name(field: &str, name: &str) -> Result<Box<str>, Reason> {
     // Names of headers are tokens, too; they are stored in lower case, so only the check is theirs.
     match HeaderName::from_bytes(name.as_bytes()) {
         Ok(_) => Ok(name.into()),
@@ -134,6 +135,38 @@ fn cookie_path(field: &str, path: &str) -> Result<Box<str>, Reason> {
             "{field}: {path:?} does not begin with a slash or has other than printable characters without \";\""
         )),
     }
+}
+
+/// Sticky sessions of a rule.
+pub(super) fn session(
+    wire: Option<&wire::SessionPersistence>,
+) -> Result<Option<SessionSettings>, Reason> {
+    use wire::session_persistence::Carrier as WireCarrier;
+    let Some(wire) = wire else {
+        return Ok(None);
+    };
+    let carrier = match known::<WireCarrier>("carrier", wire.carrier)? {
+        WireCarrier::Unspecified | WireCarrier::Cookie => {
+            Carrier::Cookie(cookie_name("name", &wire.name)?)
+        }
+        WireCarrier::Header => Carrier::Header(
+            HeaderName::from_bytes(wire.name.as_bytes())
+                .map_err(|_| format!("name: {:?} is not a header's name", wire.name))?,
+        ),
+    };
+    if wire.key.len() != 32 {
+        return Err(format!("key: {} bytes; it has 32", wire.key.len()));
+    }
+    let absolute_timeout = timeout("absolute_timeout", wire.absolute_timeout)?;
+    if wire.permanent && absolute_timeout.is_none() {
+        return Err("absolute_timeout: unset, a permanent cookie needs it".into());
+    }
+    Ok(Some(SessionSettings {
+        carrier,
+        absolute_timeout,
+        permanent: wire.permanent,
+        key: hmac::Key::new(hmac::HMAC_SHA256, &wire.key),
+    }))
 }
 
 fn zone(wire: &wire::ZonePreference) -> Result<ZonePreference, Reason> {

@@ -126,6 +126,8 @@ fn rule(rule: &wire::Rule) -> Result<RuleSpec, Reason> {
         budget,
         recovery: recovery(rule)?,
         filters: list("filters", &rule.filters, super::filters::filter)?,
+        session: balancing::session(rule.session_persistence.as_ref())
+            .map_err(|problem| format!("session_persistence.{problem}"))?,
     })
 }
 

@@ -37,6 +37,7 @@ fn backend(weight: u32, port: u16) -> Backend {
 /// Backends are told apart by their ports: 0, 1, 2, …
 fn rule(matches: Vec<Match>, weights: &[u32]) -> Arc<Rule> {
     Arc::new(Rule {
+        session: None,
         route: "default/route".into(),
         matches,
         backends: weights

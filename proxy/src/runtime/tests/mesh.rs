@@ -274,6 +274,7 @@ impl Calls {
             health: Default::default(),
         });
         let rule = Rule {
+            session: None,
             route: Arc::from("default/all"),
             matches: Vec::new(),
             backends: vec![Backend {

@@ -10,6 +10,40 @@ pub struct BalancingMetrics {
     /// Local, remote.
     zone_picks: [AtomicU64; 2],
     hash_picks: [AtomicU64; HashPick::ALL.len()],
+    sessions: [AtomicU64; SessionOutcome::ALL.len()],
+}
+
+/// What became of a request's session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum SessionOutcome {
+    /// The request brought no token of ours.
+    New,
+    /// Its endpoint answered.
+    Kept,
+    /// Its endpoint is gone or could not take the request: another one answered.
+    Moved,
+    /// Its token was too old.
+    Expired,
+}
+
+impl SessionOutcome {
+    /// In the order of the discriminants.
+    pub const ALL: [SessionOutcome; 4] = [
+        SessionOutcome::New,
+        SessionOutcome::Kept,
+        SessionOutcome::Moved,
+        SessionOutcome::Expired,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            SessionOutcome::New => "new",
+            SessionOutcome::Kept => "kept",
+            SessionOutcome::Moved => "moved",
+            SessionOutcome::Expired => "expired",
+        }
+    }
 }
 
 /// How a request of a service with consistent hashing found its endpoint.
@@ -51,6 +85,17 @@ impl BalancingMetrics {
     /// A choice with consistent hashing.
     pub fn hashed(&self, how: HashPick) {
         self.hash_picks[how as usize].fetch_add(1, Relaxed);
+    }
+
+    /// A request of a rule with sticky sessions was answered.
+    pub fn session(&self, outcome: SessionOutcome) {
+        self.sessions[outcome as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (SessionOutcome, u64)> {
+        SessionOutcome::ALL
+            .into_iter()
+            .map(|outcome| (outcome, self.sessions[outcome as usize].load(Relaxed)))
     }
 
     pub(crate) fn panic_picks(&self) -> u64 {

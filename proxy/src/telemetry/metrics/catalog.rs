@@ -103,6 +103,8 @@ catalog! {
         "Age of the oldest answer in use among a service's DNS names, seconds.");
     EJECTIONS = counter("outrigger_endpoint_ejections_total", &["service", "reason"],
         "Endpoints that outlier detection took out, by why.");
+    SESSIONS = counter("outrigger_sessions_total", &["service", "outcome"],
+        "Requests answered under rules with sticky sessions, by what became of the session.");
     CONFIG_VERSION = gauge("outrigger_config_version", &[],
         "Version of the configuration in effect; 0 before the first.");
     CONFIG_UPDATES = counter("outrigger_config_updates_total", &[],

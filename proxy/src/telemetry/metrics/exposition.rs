@@ -142,6 +142,13 @@ fn balancing(page: &mut Page, metrics: &Metrics) {
                 count as f64,
             );
         }
+        for (outcome, count) in figures.sessions().filter(|(_, n)| *n > 0) {
+            page.add(
+                catalog::SESSIONS,
+                &[service, outcome.as_str()],
+                count as f64,
+            );
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::shared::Shared;
 use crate::telemetry::Direction;
 use crate::tls::HandshakeFailure;
 
-pub use balancing::{BalancingMetrics, HashPick};
+pub use balancing::{BalancingMetrics, HashPick, SessionOutcome};
 pub use connection::{OpenConnection, Side, Wire};
 pub use dns::DnsMetrics;
 pub(crate) use exposition::CONTENT_TYPE;
