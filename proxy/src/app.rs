@@ -16,14 +16,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, full_name};
+use crate::config::{Config, ProxiedListener, full_name};
 use crate::control::lookup::Lookups;
 use crate::control::{self, LookupQueue, Served};
 use crate::drain::{Drain, Drained};
 use crate::identity::SpiffeId;
 use crate::identity::keeper::Keeper;
 use crate::policy::Snapshot;
-use crate::runtime::{self, Bindings, TcpBinding};
+use crate::runtime::{self, Bindings, ProxyProtocol, TcpBinding};
 use crate::shared::{Shared, Status};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::logging::LogLevel;
@@ -190,7 +190,14 @@ fn bindings(config: &Config, id: &SpiffeId) -> Bindings {
         port: tcp.port,
         listen: tcp.listen,
     });
+    let proxied = |listener| config.proxy_protocol.contains(&listener);
     Bindings {
+        tls: config.tls_listen,
+        proxy_protocol: ProxyProtocol {
+            outbound: proxied(ProxiedListener::Outbound),
+            inbound: proxied(ProxiedListener::Inbound),
+            tcp: proxied(ProxiedListener::Tcp),
+        },
         outbound: Some(config.outbound_listen),
         inbound: (!config.serve.is_empty()).then_some(config.inbound_listen),
         tcp: tcp.collect(),

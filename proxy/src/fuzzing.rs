@@ -7,8 +7,11 @@ use outrigger_proto::dataplane::v1 as wire;
 use prost::Message;
 
 use crate::control::convert;
+use crate::detect::client_hello::{self, Hello};
+use crate::detect::sniff;
 use crate::http::http1::guard::Guard;
 use crate::http::{authority, headers};
+use crate::listener::proxy_protocol::{self, Parsed};
 use crate::policy::filters::PathModifier;
 use crate::policy::matching::{QueryParamMatch, RequestFacts, StringMatch};
 use crate::policy::{HostMatch, Match};
@@ -26,7 +29,47 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("route_matching", route_matching),
     ("path_rewrite", path_rewrite),
     ("header_rewrite", header_rewrite),
+    ("detection", detection),
+    ("client_hello", client_hello),
+    ("proxy_protocol", proxy_protocol),
 ];
+
+/// A connection's first bytes: what is clear stays so, and it becomes clear within bounds.
+pub fn detection(bytes: &[u8]) {
+    let all = sniff::classify(bytes);
+    for end in 0..bytes.len().min(64) {
+        let now = sniff::classify(&bytes[..end]);
+        assert!(now.is_none() || now == all);
+    }
+    assert!(all.is_some() || bytes.len() < sniff::MAX_LINE);
+}
+
+/// The name in a ClientHello: what was found does not change with what follows, and it is found within bounds.
+pub fn client_hello(bytes: &[u8]) {
+    let all = client_hello::parse(bytes);
+    assert!(all != Hello::Incomplete || bytes.len() < client_hello::MAX_HELLO);
+    let half = client_hello::parse(&bytes[..bytes.len() / 2]);
+    assert!(half == Hello::Incomplete || half == all);
+}
+
+/// A PROXY protocol header: never longer than what is there, and found within bounds.
+pub fn proxy_protocol(bytes: &[u8]) {
+    match proxy_protocol::parse(bytes) {
+        Parsed::Header { source, length } => {
+            assert!(length <= bytes.len() && length <= proxy_protocol::MAX_HEADER);
+            assert_eq!(
+                proxy_protocol::parse(&bytes[..length]),
+                Parsed::Header { source, length }
+            );
+            assert_eq!(
+                proxy_protocol::parse(&bytes[..length - 1]),
+                Parsed::Incomplete
+            );
+        }
+        Parsed::Incomplete => assert!(bytes.len() < proxy_protocol::MAX_HEADER),
+        Parsed::Refused(_) => {}
+    }
+}
 
 /// A client's HTTP/1.1 bytes: the verdict does not depend on how they are cut into pieces.
 pub fn http1_guard(bytes: &[u8]) {

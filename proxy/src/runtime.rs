@@ -21,7 +21,7 @@ use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::telemetry::Direction;
 use crate::telemetry::metrics::RequestMetrics;
-use crate::{inbound, outbound, tcp};
+use crate::{detect, inbound, outbound, tcp};
 
 /// Where a sidecar listens. `None`: not at all.
 #[derive(Clone, Debug, Default)]
@@ -30,8 +30,20 @@ pub struct Bindings {
     pub outbound: Option<SocketAddr>,
     /// Mutual TLS from peers.
     pub inbound: Option<SocketAddr>,
+    /// TLS of the application's own, for whichever service its ClientHello names.
+    pub tls: Option<SocketAddr>,
     /// Opaque bytes from the application, one listener for each service.
     pub tcp: Vec<TcpBinding>,
+    pub proxy_protocol: ProxyProtocol,
+}
+
+/// Which listeners' connections begin with a PROXY protocol header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    pub outbound: bool,
+    pub inbound: bool,
+    /// Those for bytes: of single services, and for TLS.
+    pub tcp: bool,
 }
 
 /// A listener for one TCP service.
@@ -49,7 +61,9 @@ pub struct TcpBinding {
 pub struct Bound {
     pub outbound: Option<SocketAddr>,
     pub inbound: Option<SocketAddr>,
+    pub tls: Option<SocketAddr>,
     pub tcp: Vec<SocketAddr>,
+    pub proxy_protocol: ProxyProtocol,
 }
 
 /// The running workers.
@@ -91,6 +105,8 @@ pub fn spawn(shared: Arc<Shared>, bindings: Bindings, workers: usize) -> io::Res
     let again = Bindings {
         outbound: bound.outbound,
         inbound: bound.inbound,
+        tls: bound.tls,
+        proxy_protocol: bindings.proxy_protocol,
         tcp: bindings
             .tcp
             .iter()
@@ -131,6 +147,8 @@ pub fn spawn(shared: Arc<Shared>, bindings: Bindings, workers: usize) -> io::Res
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) pool: Pool,
+    /// Ports whose servers speak first.
+    pub(crate) learnt: detect::Learnt,
     pub(crate) rng: RefCell<SmallRng>,
     pub(crate) connections: Connections,
     pub(crate) bound: Bound,
@@ -150,6 +168,7 @@ impl Worker {
         let unserved = shared.metrics.request(Direction::Inbound, "", "", "");
         Rc::new(Worker {
             pool: Pool::default(),
+            learnt: detect::Learnt::default(),
             rng: RefCell::new(SmallRng::from_rng(&mut rand::rng())),
             connections: Connections::default(),
             bound,
@@ -197,6 +216,9 @@ fn run(
         if let Some(socket) = listeners.inbound {
             tokio::task::spawn_local(inbound::listen(Rc::clone(&worker), socket));
         }
+        if let Some(socket) = listeners.tls {
+            tokio::task::spawn_local(tcp::tls::listen(Rc::clone(&worker), socket));
+        }
         for (socket, binding) in listeners.tcp {
             tokio::task::spawn_local(tcp::listen(Rc::clone(&worker), socket, binding));
         }
@@ -228,6 +250,8 @@ impl Worker {
         loop {
             tokio::time::sleep(crate::pool::SWEEP_INTERVAL).await;
             self.pool.sweep();
+            self.pool.report(&self.shared.metrics);
+            crate::pool::warm(&self);
         }
     }
 }

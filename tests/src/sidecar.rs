@@ -144,6 +144,16 @@ impl Sidecar {
         client::request(address, head, client::full(body.to_string())).await
     }
 
+    /// Holds it: its connections stay, and nothing comes of them. See [`Self::go_on`].
+    pub fn stop(&self) {
+        self.process.signal("STOP");
+    }
+
+    /// Lets it go on after [`Self::stop`].
+    pub fn go_on(&self) {
+        self.process.signal("CONT");
+    }
+
     /// Asks it to drain and end.
     pub fn sigterm(&self) {
         self.process.signal("TERM");

@@ -211,6 +211,7 @@ fn snapshot() -> Snapshot {
                 protocol: Protocol::Grpc,
                 application: "127.0.0.1:9001".parse().unwrap(),
                 stream_idle_timeout: Some(Duration::from_secs(300)),
+                proxy_protocol: None,
                 tcp: TcpLimits::default(),
                 detection: Detection::default(),
                 pool: Arc::default(),

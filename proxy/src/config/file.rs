@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::flags::AccessLogFlag;
+use super::flags::{AccessLogFlag, ProxiedListener};
+use crate::listener::proxy_protocol;
+
 use super::{ConfigError, LogFormat, duration};
 use crate::address::Address;
 
@@ -20,6 +22,8 @@ pub(super) struct File {
     pub join_token_file: Option<PathBuf>,
     pub data_dir: Option<PathBuf>,
     pub outbound_listen: Option<SocketAddr>,
+    pub tls_listen: Option<SocketAddr>,
+    pub proxy_protocol: Vec<ProxiedListener>,
     pub inbound_listen: Option<SocketAddr>,
     pub inbound_advertise: Option<SocketAddr>,
     pub admin_listen: Option<SocketAddr>,
@@ -59,6 +63,7 @@ pub(super) struct ServeFile {
     pub port: u16,
     pub application: Address,
     pub weight: Option<u32>,
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     #[serde(default)]
     pub readiness: ReadinessFile,
 }

@@ -134,6 +134,25 @@ pub struct Flags {
     )]
     pub outbound_listen: Option<SocketAddr>,
 
+    /// For TLS connections of the application's own, which go to the service that their ClientHello names
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        env = "OUTRIGGER_TLS_LISTEN",
+        help_heading = "Listeners"
+    )]
+    pub tls_listen: Option<SocketAddr>,
+
+    /// Listeners whose connections must begin with a PROXY protocol header; repeatable
+    #[arg(
+        long,
+        value_name = "LISTENER",
+        env = "OUTRIGGER_PROXY_PROTOCOL",
+        value_delimiter = ',',
+        help_heading = "Listeners"
+    )]
+    pub proxy_protocol: Vec<ProxiedListener>,
+
     /// For requests of other sidecars; open only with --serve [default: 0.0.0.0:15006]
     #[arg(
         long,
@@ -226,6 +245,16 @@ pub struct Flags {
     pub log_format: Option<LogFormat>,
 }
 
+/// Kinds of listeners that can stand behind a load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxiedListener {
+    Outbound,
+    Inbound,
+    /// Those of --tcp and --tls-listen
+    Tcp,
+}
+
 /// The words for [`AccessLogMode`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -262,6 +291,7 @@ fn serve(text: &str) -> Result<Serve, String> {
         port,
         application,
         weight: 1,
+        proxy_protocol: None,
         readiness: Readiness::default(),
     })
 }

@@ -15,9 +15,10 @@ use crate::address::Address;
 use crate::identity::JoinToken;
 use crate::identity::spiffe::check_label;
 use crate::identity::token::InvalidToken;
+use crate::listener::proxy_protocol;
 use crate::policy::AccessLogMode;
 
-pub use flags::{AccessLogFlag, Flags};
+pub use flags::{AccessLogFlag, Flags, ProxiedListener};
 
 /// Everything from flags, environment and file, checked.
 #[derive(Clone, Debug)]
@@ -28,6 +29,10 @@ pub struct Config {
     /// Where identity and last good configuration survive restarts. `None`: memory only.
     pub data_dir: Option<PathBuf>,
     pub outbound_listen: SocketAddr,
+    /// `None`: no listener for TLS that is passed on.
+    pub tls_listen: Option<SocketAddr>,
+    /// Listeners whose connections begin with a PROXY protocol header.
+    pub proxy_protocol: Vec<ProxiedListener>,
     pub inbound_listen: SocketAddr,
     pub admin_listen: SocketAddr,
     pub metrics_listen: SocketAddr,
@@ -79,6 +84,8 @@ pub struct Serve {
     /// Relative share of the load, at least 1.
     pub weight: u32,
     pub readiness: Readiness,
+    /// Connections of bytes to the application begin with a header that names the client.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
 }
 
 /// How the sidecar finds out that the application takes requests.
@@ -222,6 +229,11 @@ fn merge(flags: Flags, file: file::File) -> Result<Config, ConfigError> {
         data_dir: flags.data_dir.or(file.data_dir),
         outbound_listen: or(flags.outbound_listen, file.outbound_listen, local(15001)),
         inbound_listen: or(flags.inbound_listen, file.inbound_listen, any(15006)),
+        tls_listen: flags.tls_listen.or(file.tls_listen),
+        proxy_protocol: match flags.proxy_protocol.is_empty() {
+            true => file.proxy_protocol,
+            false => flags.proxy_protocol,
+        },
         admin_listen: or(flags.admin_listen, file.admin_listen, local(15000)),
         metrics_listen: or(flags.metrics_listen, file.metrics_listen, any(15020)),
         inbound_advertise,
@@ -356,6 +368,7 @@ impl From<file::ServeFile> for Serve {
             port: file.port,
             application: file.application,
             weight: file.weight.unwrap_or(1),
+            proxy_protocol: file.proxy_protocol,
             readiness: Readiness {
                 path: file.readiness.path,
                 interval: file

@@ -109,7 +109,13 @@ pub async fn run(
     let applications = settings
         .served
         .iter()
-        .map(|it| ((it.service.clone(), it.port), it.serve.application.clone()))
+        .map(|it| {
+            let application = snapshot::Application {
+                address: it.serve.application.clone(),
+                proxy_protocol: it.serve.proxy_protocol,
+            };
+            ((it.service.clone(), it.port), application)
+        })
         .collect();
     let names = Names::new(
         Resolver::new(settings.dns_servers.clone()).look_up(),

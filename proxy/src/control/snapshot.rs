@@ -20,6 +20,7 @@ use super::resources::Resources;
 use crate::address::Address;
 use crate::balance::Settings;
 use crate::dns::Names;
+use crate::listener::proxy_protocol;
 use crate::policy::filters::{Filter, Mirror};
 use crate::policy::health::{Check, ServiceHealth};
 use crate::policy::{
@@ -36,7 +37,14 @@ use passthrough::PassThrough;
 const MIRROR_LIMIT: Duration = Duration::from_secs(300);
 
 /// Applications by service (`<namespace>/<name>`) and port.
-pub(super) type Applications = BTreeMap<(Arc<str>, u16), Address>;
+pub(super) type Applications = BTreeMap<(Arc<str>, u16), Application>;
+
+/// Where an application is, and what its connections begin with.
+#[derive(Clone, Debug)]
+pub(super) struct Application {
+    pub(super) address: Address,
+    pub(super) proxy_protocol: Option<proxy_protocol::Version>,
+}
 
 /// Makes one snapshot after the other.
 #[derive(Debug)]
@@ -124,7 +132,8 @@ impl Builder {
                             service: port.service.clone(),
                             port: port.port,
                             protocol: port.protocol,
-                            application: application.clone(),
+                            application: application.address.clone(),
+                            proxy_protocol: application.proxy_protocol,
                             stream_idle_timeout: port.stream_idle_timeout,
                             tcp: port.tcp,
                             detection: port.detection,

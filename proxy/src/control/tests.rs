@@ -55,6 +55,7 @@ fn serving(fake: &Fake, application: std::net::SocketAddr) -> Settings {
         service: "chat".into(),
         port: 80,
         application: application.into(),
+        proxy_protocol: None,
         weight: 2,
         readiness: Readiness {
             path: None,

@@ -1,6 +1,11 @@
 //! Which protocol a plaintext connection speaks, from its first bytes.
 
+pub mod client_hello;
+mod learnt;
+pub mod sniff;
+
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -8,6 +13,12 @@ use tokio::io::AsyncReadExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::listener::Stream;
+use crate::policy::Detection;
+use crate::runtime::Worker;
+use crate::telemetry::Direction;
+use crate::telemetry::metrics::DetectionResult;
+
+pub(crate) use learnt::Learnt;
 
 /// HTTP/2's connection preface (RFC 9113, section 3.4).
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -75,13 +86,71 @@ fn looks_like(bytes: &[u8]) -> Option<Detected> {
     }
 }
 
-/// The first byte, left unread. `None`: the connection was closed, or said nothing for [`SILENCE`].
-pub(crate) async fn first_byte(stream: &tokio::net::TcpStream) -> io::Result<Option<u8>> {
+/// Finds out what a connection to a port with `auto` speaks, and counts it: within the port's time, and without waiting where
+/// the server is known to speak first. The bytes read stay in front of the stream.
+pub(crate) async fn of_port(
+    worker: &Worker,
+    stream: &mut Stream,
+    direction: Direction,
+    service: &Arc<str>,
+    (port, detection): (u16, Detection),
+) -> DetectionResult {
+    let result = if detection.server_first {
+        DetectionResult::ServerFirst
+    } else if worker.learnt.is_server_first(service, port) {
+        DetectionResult::Learnt
+    } else {
+        first_words(stream, detection.timeout).await
+    };
+    worker.shared.metrics.protocols.detected(direction, result);
+    result
+}
+
+async fn first_words(stream: &mut Stream, patience: Duration) -> DetectionResult {
+    let mut read = BytesMut::new();
+    let deadline = Instant::now() + patience;
+    let result = loop {
+        if read.capacity() == read.len() {
+            read.reserve(FIRST_READ);
+        }
+        match timeout_at(deadline, stream.read_buf(&mut read)).await {
+            Err(_) => break DetectionResult::Timeout,
+            // Whoever closes its side may still want to listen: bytes are passed on as they are.
+            Ok(Err(_) | Ok(0)) => break DetectionResult::Closed,
+            Ok(Ok(_)) => {}
+        }
+        match sniff::classify(&read) {
+            Some(sniff::Kind::Http1) => break DetectionResult::Http1,
+            Some(sniff::Kind::Http2) => break DetectionResult::Http2,
+            Some(sniff::Kind::Tls) => break DetectionResult::Tls,
+            Some(sniff::Kind::Opaque) => break DetectionResult::Opaque,
+            None => {}
+        }
+    };
+    stream.unread(read.freeze());
+    result
+}
+
+/// How a connection begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FirstByte {
+    Is(u8),
+    Closed,
+    /// There was none in time.
+    Silence,
+}
+
+/// The first byte, left unread.
+pub(crate) async fn first_byte(
+    stream: &tokio::net::TcpStream,
+    patience: Duration,
+) -> io::Result<FirstByte> {
     let mut byte = [0];
-    match tokio::time::timeout(SILENCE, stream.peek(&mut byte)).await {
-        Ok(Ok(0)) | Err(_) => Ok(None),
-        Ok(Ok(_)) => Ok(Some(byte[0])),
+    match tokio::time::timeout(patience, stream.peek(&mut byte)).await {
+        Ok(Ok(0)) => Ok(FirstByte::Closed),
+        Ok(Ok(_)) => Ok(FirstByte::Is(byte[0])),
         Ok(Err(error)) => Err(error),
+        Err(_) => Ok(FirstByte::Silence),
     }
 }
 

@@ -26,6 +26,8 @@ pub(crate) struct Arrived {
     /// It wants to change the protocol.
     pub(crate) upgrade: bool,
     pub(crate) grpc: bool,
+    /// The client's sidecar says that its client speaks HTTP/2, see [`headers::PRIOR_HTTP2`].
+    pub(crate) prior_http2: bool,
     interim: Arc<Interim>,
 }
 
@@ -69,6 +71,7 @@ impl Arrived {
                 body,
                 upgrade: upgrade.is_some(),
                 grpc,
+                prior_http2: found.prior_http2,
                 interim,
             })
         });
@@ -93,6 +96,7 @@ impl Arrived {
             body: Replay::new(source),
             upgrade: false,
             grpc: self.grpc,
+            prior_http2: self.prior_http2,
             interim: Arc::clone(&self.interim),
         })
     }

@@ -14,6 +14,9 @@ pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+/// From sidecar to sidecar, for ports whose protocol is found out: the client speaks HTTP/2 with prior knowledge, and so must the
+/// application.
+pub(crate) const PRIOR_HTTP2: HeaderName = HeaderName::from_static("x-outrigger-prior-http2");
 /// Headers of ours; nobody else's are believed.
 pub(crate) const OURS: &str = "x-outrigger-";
 
@@ -22,6 +25,8 @@ pub(crate) const OURS: &str = "x-outrigger-";
 pub(crate) struct Found {
     request_id: bool,
     traceparent: bool,
+    /// [`PRIOR_HTTP2`].
+    pub(crate) prior_http2: bool,
 }
 
 /// Which headers a single pass over the names has met. Removing a header costs a hash and a probe; most requests have none
@@ -105,6 +110,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, upgrade: Option<&HeaderValu
     if met.client_cert {
         headers.remove(CLIENT_CERT);
     }
+    let prior_http2 = met.ours && headers.contains_key(PRIOR_HTTP2);
     clean_common(headers, met);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -114,6 +120,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, upgrade: Option<&HeaderValu
         // A `connection: x-request-id` has removed it.
         request_id: met.request_id && (!met.connection || headers.contains_key(REQUEST_ID)),
         traceparent: met.traceparent,
+        prior_http2,
     }
 }
 

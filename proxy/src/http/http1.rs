@@ -84,9 +84,10 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
         .with_upgrades();
 
     let mut clock = HeadClock::default();
+    let mut age = client.worker.age_limit(handler.max_age());
     let mut draining = false;
     let end = std::future::poll_fn(|cx| {
-        if !draining && client.connection.is_draining(cx) {
+        if !draining && (client.connection.is_draining(cx) || age.is_over(cx)) {
             draining = true;
             Pin::new(&mut connection).graceful_shutdown();
         }

@@ -20,6 +20,7 @@ use super::pump::Pump;
 use super::response::ResponseBody;
 use super::server::Handler;
 use crate::listener::{Stream, gather};
+use crate::policy::KeepAlive;
 
 pub(crate) use ping::Pinger;
 
@@ -76,11 +77,13 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
     let Ok(Ok(mut connection)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await else {
         return;
     };
-    let mut pinger = connection.ping_pong().map(Pinger::new);
+    let pings = connection.ping_pong();
+    let mut pinger = pings.map(|pings| Pinger::new(pings, KeepAlive::default()));
     let client = Rc::clone(handler.client());
+    let mut age = client.worker.age_limit(handler.max_age());
     let mut draining = false;
     std::future::poll_fn(|cx| {
-        if !draining && client.connection.is_draining(cx) {
+        if !draining && (client.connection.is_draining(cx) || age.is_over(cx)) {
             draining = true;
             connection.graceful_shutdown();
         }
@@ -97,7 +100,7 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
         gathering.poll(cx);
         match &mut pinger {
             // The peer is gone without a word; so are its requests.
-            Some(pinger) => pinger.poll(cx),
+            Some(pinger) => pinger.poll(cx, gathering.heard(), !client.is_idle()),
             None => Poll::Pending,
         }
     })

@@ -30,6 +30,11 @@ pub(crate) trait Handler: 'static {
     /// The connection that the requests come from.
     fn client(&self) -> &Rc<Client>;
 
+    /// After which the connection takes no new request.
+    fn max_age(&self) -> Option<Duration> {
+        None
+    }
+
     /// A request's head was refused before it was a request.
     fn refused(&self, reason: Reason);
 }

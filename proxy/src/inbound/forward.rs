@@ -168,6 +168,12 @@ impl Handler for Inbound {
         &self.client
     }
 
+    fn max_age(&self) -> Option<std::time::Duration> {
+        let name = self.server_name.as_deref()?;
+        let snapshot = self.client.worker.shared.snapshot.load();
+        port::by_server_name(&snapshot, name)?.pool.max_age
+    }
+
     fn refused(&self, reason: Reason) {
         let metrics = self.client.unknown_kind();
         metrics.begin();
@@ -202,7 +208,9 @@ async fn respond(
 
 async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Response<ResponseBody> {
     let request = &*call.request;
-    let http2 = matches!(call.port.protocol, Protocol::Http2 | Protocol::Grpc) || request.grpc;
+    let http2 = matches!(call.port.protocol, Protocol::Http2 | Protocol::Grpc)
+        || request.grpc
+        || (call.port.protocol == Protocol::Auto && request.prior_http2);
     let target = application::target(&call.port);
     let path = Path {
         worker,
@@ -214,7 +222,12 @@ async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Resp
     let result = loop {
         tries += 1;
         let result = if http2 {
-            pool::send_http2(path, || request::http2(request)).await
+            pool::send_http2(
+                path,
+                || request::http2(request),
+                || request.body.can_repeat(),
+            )
+            .await
         } else {
             pool::send_http1(path, || request::http1(request)).await
         };

@@ -2,6 +2,7 @@
 
 mod application;
 mod forward;
+mod plaintext;
 mod port;
 
 use std::net::SocketAddr;
@@ -13,12 +14,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
-use crate::detect::{self, Detected};
+use crate::detect::{self, Detected, FirstByte};
 use crate::error::Reason;
 use crate::http::server::{Client, Handler};
 use crate::http::{http1, http2};
 use crate::identity::SpiffeId;
-use crate::listener::{Connection, Stream, accept};
+use crate::listener::{Connection, Stream, accept, proxy_protocol};
+use crate::policy::InboundPort;
 use crate::runtime::Worker;
 use crate::tcp::Session;
 use crate::telemetry::Direction;
@@ -38,8 +40,29 @@ pub(crate) async fn listen(worker: Rc<Worker>, socket: TcpListener) {
     .await;
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
-    let Ok(Some(first)) = detect::first_byte(&stream).await else {
+async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut address: SocketAddr) {
+    if worker.bound.proxy_protocol.inbound {
+        let direction = Direction::Inbound;
+        let client = proxy_protocol::client(&worker, &mut stream, address, direction);
+        match Box::pin(client).await {
+            Some(client) => address = client,
+            None => return,
+        }
+    }
+    let plain = plaintext::port(&worker.shared.snapshot.load());
+    let first = match &plain {
+        None => detect::first_byte(&stream, detect::SILENCE).await,
+        Some(port) => {
+            // A client without a sidecar may wait for the server's first word.
+            let first = detect::first_byte(&stream, port.detection.timeout).await;
+            if matches!(first, Ok(FirstByte::Silence)) {
+                let serving = plaintext::serve(worker, stream, address, Arc::clone(port));
+                return Box::pin(serving).await;
+            }
+            first
+        }
+    };
+    let Ok(FirstByte::Is(first)) = first else {
         return;
     };
     if first == detect::TLS_HANDSHAKE {
@@ -50,6 +73,8 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
                 tracing::debug!(%address, failure = failure.as_str(), "peer refused");
             }
         }
+    } else if let Some(port) = plain {
+        Box::pin(plaintext::serve(worker, stream, address, port)).await;
     } else if worker.shared.snapshot.load().mesh.permissive {
         serve_plaintext(worker, stream, address).await;
     } else {
@@ -149,7 +174,7 @@ async fn serve_plaintext(worker: Rc<Worker>, stream: TcpStream, address: SocketA
 /// Bytes for the application.
 async fn serve_bytes(
     worker: Rc<Worker>,
-    mut stream: Stream,
+    stream: Stream,
     id: SpiffeId,
     server_name: Option<Box<str>>,
     address: SocketAddr,
@@ -158,18 +183,34 @@ async fn serve_bytes(
     let metrics = &worker.shared.metrics;
     let _open = metrics.connection(Direction::Inbound, Side::Downstream, Wire::Tcp);
     let mut session = Session::begin(&worker, address, Direction::Inbound);
-    let snapshot = worker.shared.snapshot.load_full();
     let name = server_name.as_deref().unwrap_or_default();
-    let Some(port) = snapshot.inbound.get(name) else {
+    let Some(port) = worker.shared.snapshot.load().inbound.get(name).cloned() else {
         return session.refuse(&stream, Reason::UnknownService);
     };
     let kind = metrics.request(Direction::Inbound, &port.service, "", id.as_str());
     session.set_metrics(&kind);
-    session.service = Arc::clone(&port.service);
     session.peer = Some(id);
+    forward_bytes(&worker, session, stream, &port, address).await;
+}
+
+/// Connects to the application, and copies until both sides are done.
+async fn forward_bytes(
+    worker: &Rc<Worker>,
+    mut session: Session<'_>,
+    mut stream: Stream,
+    port: &InboundPort,
+    address: SocketAddr,
+) {
+    let metrics = &worker.shared.metrics;
+    session.service = Arc::clone(&port.service);
     session.upstream = Some(port.application.clone());
-    match application::connect(&worker, port).await {
+    match application::connect(worker, port).await {
         Ok(mut application) => {
+            if let Some(version) = port.proxy_protocol {
+                let header = proxy_protocol::encode(version, Some(address), stream.local_addr());
+                // The copy finds out that the connection is gone.
+                let _ = application.write_all(&header).await;
+            }
             let _open = metrics.connection(Direction::Inbound, Side::Upstream, Wire::Tcp);
             session.copy(&mut stream, &mut application, port.tcp).await;
         }

@@ -76,6 +76,7 @@ mod tests {
                 protocol: Protocol::Http,
                 application: "127.0.0.1:1".parse().unwrap(),
                 stream_idle_timeout: None,
+                proxy_protocol: None,
                 tcp: TcpLimits::default(),
                 detection: Detection::default(),
                 pool: Arc::default(),

@@ -35,6 +35,8 @@ struct State<S> {
     buffer: Vec<u8>,
     /// Bytes of the buffer that are written already.
     written: usize,
+    /// Reads that brought something: signs of life.
+    heard: u64,
     /// A write that failed out of h2's sight: its next call hears of it.
     failed: Option<io::Error>,
 }
@@ -45,6 +47,7 @@ pub(crate) fn gather<S>(stream: S) -> (Gathered<S>, Gathering<S>) {
         stream,
         buffer: Vec::new(),
         written: 0,
+        heard: 0,
         failed: None,
     }));
     (Gathered(Rc::clone(&state)), Gathering(state))
@@ -59,6 +62,13 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
             state.failed = Some(error);
             cx.waker().wake_by_ref();
         }
+    }
+}
+
+impl<S> Gathering<S> {
+    /// Changes whenever something was heard of the peer.
+    pub(crate) fn heard(&self) -> u64 {
+        self.0.borrow().heard
     }
 }
 
@@ -113,7 +123,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<S> {
         if let Some(error) = state.failed.take() {
             return Poll::Ready(Err(error));
         }
-        Pin::new(&mut state.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut state.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            state.heard = state.heard.wrapping_add(1);
+        }
+        read
     }
 }
 

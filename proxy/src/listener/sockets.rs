@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 
-use crate::runtime::{Bindings, Bound, TcpBinding};
+use crate::runtime::{Bindings, Bound, ProxyProtocol, TcpBinding};
 
 /// Connections that the kernel may hold for us between two turns of a worker. The kernel lowers it to `somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -16,7 +16,9 @@ const BACKLOG: i32 = 4096;
 pub(crate) struct Sockets {
     outbound: Option<StdListener>,
     inbound: Option<StdListener>,
+    tls: Option<StdListener>,
     tcp: Vec<(StdListener, TcpBinding)>,
+    proxy_protocol: ProxyProtocol,
 }
 
 /// The same, on the worker's runtime.
@@ -24,6 +26,7 @@ pub(crate) struct Sockets {
 pub(crate) struct Listeners {
     pub(crate) outbound: Option<TcpListener>,
     pub(crate) inbound: Option<TcpListener>,
+    pub(crate) tls: Option<TcpListener>,
     pub(crate) tcp: Vec<(TcpListener, TcpBinding)>,
 }
 
@@ -34,6 +37,7 @@ impl Sockets {
     /// The first address that cannot be bound, named in the message.
     pub(crate) fn bind(bindings: &Bindings, shared: bool) -> io::Result<Sockets> {
         Ok(Sockets {
+            proxy_protocol: bindings.proxy_protocol,
             outbound: bindings
                 .outbound
                 .map(|address| bind("outbound", address, shared))
@@ -41,6 +45,10 @@ impl Sockets {
             inbound: bindings
                 .inbound
                 .map(|address| bind("inbound", address, shared))
+                .transpose()?,
+            tls: bindings
+                .tls
+                .map(|address| bind("tls", address, shared))
                 .transpose()?,
             tcp: bindings
                 .tcp
@@ -63,6 +71,8 @@ impl Sockets {
                 .as_ref()
                 .map(StdListener::local_addr)
                 .transpose()?,
+            tls: self.tls.as_ref().map(StdListener::local_addr).transpose()?,
+            proxy_protocol: self.proxy_protocol,
             tcp: self
                 .tcp
                 .iter()
@@ -76,6 +86,7 @@ impl Sockets {
         Ok(Listeners {
             outbound: self.outbound.map(TcpListener::from_std).transpose()?,
             inbound: self.inbound.map(TcpListener::from_std).transpose()?,
+            tls: self.tls.map(TcpListener::from_std).transpose()?,
             tcp: self
                 .tcp
                 .into_iter()

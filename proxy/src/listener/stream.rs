@@ -1,6 +1,7 @@
 //! A byte stream: TCP, TLS or a Unix socket, with bytes in front that were read to find out what it is.
 
 use std::io::{self, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -56,6 +57,15 @@ impl Stream {
     pub(crate) fn unread(&mut self, bytes: Bytes) {
         debug_assert!(self.prefix.is_empty());
         self.prefix = bytes;
+    }
+
+    /// Our side's address. `None`: it has none, or is closed.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.transport {
+            Transport::Tcp(stream) => stream.local_addr().ok(),
+            Transport::Tls(stream) => stream.get_ref().0.local_addr().ok(),
+            Transport::Unix(_) => None,
+        }
     }
 
     /// Closing it from now on resets the connection: for answers whose end is the connection's end, where a plain close

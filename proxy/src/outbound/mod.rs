@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -30,10 +30,10 @@ use crate::http::exchange::Exchange;
 use crate::http::interim::Interim;
 use crate::http::response::ResponseBody;
 use crate::http::server::{Client, Handler};
-use crate::http::{http1, http2};
-use crate::listener::{Stream, accept};
+use crate::http::{headers, http1, http2};
+use crate::listener::{Stream, accept, proxy_protocol};
 use crate::policy::{Backend, Protocol, Snapshot};
-use crate::runtime::Worker;
+use crate::runtime::{TcpBinding, Worker};
 use crate::telemetry::metrics::Wire;
 use crate::telemetry::{Direction, Outcome};
 
@@ -48,7 +48,15 @@ pub(crate) async fn listen(worker: Rc<Worker>, socket: TcpListener) {
     .await;
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
+async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut address: SocketAddr) {
+    if worker.bound.proxy_protocol.outbound {
+        let direction = Direction::Outbound;
+        let client = proxy_protocol::client(&worker, &mut stream, address, direction);
+        match Box::pin(client).await {
+            Some(client) => address = client,
+            None => return,
+        }
+    }
     let mut stream = Stream::from(stream);
     let detected = detect::detect(&mut stream).await;
     let wire = match detected {
@@ -57,7 +65,10 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
         Detected::Http2 => Wire::Http2,
     };
     let client = Client::new(&worker, address, Direction::Outbound, wire);
-    let handler = Rc::new(Outbound { client });
+    let handler = Rc::new(Outbound {
+        client,
+        bound: None,
+    });
     match detected {
         // Boxed, so that each connection has the memory that its protocol needs.
         Detected::Http2 => Box::pin(http2::serve(stream, handler)).await,
@@ -70,9 +81,30 @@ async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
     }
 }
 
+/// Serves a connection to the listener of one service that turned out to speak HTTP: whatever host its requests name.
+pub(crate) async fn serve_bound(
+    worker: Rc<Worker>,
+    stream: Stream,
+    address: SocketAddr,
+    wire: Wire,
+    binding: TcpBinding,
+) {
+    let client = Client::new(&worker, address, Direction::Outbound, wire);
+    let handler = Rc::new(Outbound {
+        client,
+        bound: Some(binding),
+    });
+    match wire {
+        Wire::Http2 => Box::pin(http2::serve(stream, handler)).await,
+        _ => Box::pin(http1::serve(stream, handler)).await,
+    }
+}
+
 /// Requests of one of the application's connections.
 struct Outbound {
     client: Rc<Client>,
+    /// `None`: requests say which service they are for.
+    bound: Option<TcpBinding>,
 }
 
 impl Handler for Outbound {
@@ -113,7 +145,7 @@ async fn respond(
         Err(error) => return exchange.fail(Reason::BadRequest, &error.to_string()),
     };
     let worker = &outbound.client.worker;
-    let route = match route::find(worker, &snapshot, &arrived).await {
+    let route = match route::find(worker, &snapshot, &arrived, outbound.bound.as_ref()).await {
         Ok(route) => route,
         Err(failed) => return exchange.fail(failed.reason, &failed.detail),
     };
@@ -127,6 +159,10 @@ async fn respond(
     exchange.log_route(&route.service.name, &route.rule.route);
     if backend.protocol == Protocol::Grpc {
         exchange.set_style(Style::Grpc);
+    }
+    if backend.protocol == Protocol::Auto && arrived.head.version == Version::HTTP_2 {
+        let yes = HeaderValue::from_static("1");
+        arrived.head.headers.insert(headers::PRIOR_HTTP2, yes);
     }
     if arrived.head.method == Method::CONNECT {
         let tunnel = tunnel::open(worker, &route, backend, &mut arrived, exchange);

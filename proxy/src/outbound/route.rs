@@ -8,8 +8,8 @@ use http::Method;
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::policy::matching::{self, RequestFacts};
-use crate::policy::{HostEntry, Protocol, Rule, Service, Snapshot};
-use crate::runtime::Worker;
+use crate::policy::{HostEntry, Rule, Service, Snapshot};
+use crate::runtime::{TcpBinding, Worker};
 
 /// Where a request goes.
 pub(super) struct Route {
@@ -25,17 +25,20 @@ pub(super) struct Failed {
     pub(super) detail: String,
 }
 
-/// Finds a request's rule. A host met for the first time is asked of the control plane.
+/// Finds a request's rule. A host met for the first time is asked of the control plane. `bound`: the listener's service, whatever
+/// the host says.
 pub(super) async fn find(
     worker: &Worker,
     snapshot: &Snapshot,
     request: &Arrived,
+    bound: Option<&TcpBinding>,
 ) -> Result<Route, Failed> {
     let (head, authority) = (&request.head, &request.authority);
     let name = lower_case(authority.as_str());
-    let entry = match snapshot.hosts.get(&*name) {
-        Some(entry) => entry.clone(),
-        None => look_up(worker, &name).await?,
+    let entry = match (bound, snapshot.hosts.get(&*name)) {
+        (Some(binding), _) => of_binding(snapshot, binding),
+        (None, Some(entry)) => entry.clone(),
+        (None, None) => look_up(worker, &name).await?,
     };
     let HostEntry::Service { service, port } = entry else {
         return Err(Failed {
@@ -48,7 +51,7 @@ pub(super) async fn find(
         .iter()
         .find(|each| each.port == port)
         .map(|each| each.protocol);
-    if protocol == Some(Protocol::Tcp) && head.method != Method::CONNECT {
+    if protocol.is_some_and(|protocol| !protocol.has_requests()) && head.method != Method::CONNECT {
         return Err(Failed {
             reason: Reason::MethodNotSupported,
             detail: format!(
@@ -75,6 +78,17 @@ pub(super) async fn find(
             reason: Reason::NoRoute,
             detail: format!("no rule of {} matches the request", service.name),
         }),
+    }
+}
+
+/// The service of a listener: it was there when the connection came.
+fn of_binding(snapshot: &Snapshot, binding: &TcpBinding) -> HostEntry {
+    match snapshot.services.get(&binding.service) {
+        Some(service) => HostEntry::Service {
+            service: Arc::clone(service),
+            port: binding.port,
+        },
+        None => HostEntry::Absent,
     }
 }
 

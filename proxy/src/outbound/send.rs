@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode, Version};
 
 use super::affinity::Affinity;
 use super::outside;
@@ -296,7 +296,8 @@ async fn try_one(call: &Call<'_>, endpoint: &Endpoint) -> Result<Response<Source
     let to = call.outside(endpoint);
     let http2 = endpoint.mtls
         || matches!(call.backend.protocol, Protocol::Http2 | Protocol::Grpc)
-        || request.grpc;
+        || request.grpc
+        || (call.backend.protocol == Protocol::Auto && request.head.version == Version::HTTP_2);
     let path = Path {
         worker: call.worker,
         direction: Direction::Outbound,
@@ -304,7 +305,12 @@ async fn try_one(call: &Call<'_>, endpoint: &Endpoint) -> Result<Response<Source
         interim: request.interim(),
     };
     if http2 {
-        pool::send_http2(path, || outside::http2(request, to)).await
+        pool::send_http2(
+            path,
+            || outside::http2(request, to),
+            || request.body.can_repeat(),
+        )
+        .await
     } else {
         pool::send_http1(path, || outside::http1(request, to)).await
     }

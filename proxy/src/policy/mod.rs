@@ -23,6 +23,7 @@ use crate::balance::EndpointSet;
 use crate::dns::Name;
 use crate::error::Reason;
 use crate::identity::SpiffePattern;
+use crate::listener::proxy_protocol;
 use crate::resilience::RetryBudget;
 use crate::telemetry::metrics::RequestMetrics;
 use crate::tls::OriginTls;
@@ -263,6 +264,8 @@ pub struct InboundPort {
     pub protocol: Protocol,
     /// The application.
     pub application: Address,
+    /// Connections of bytes to it begin with a PROXY protocol header.
+    pub proxy_protocol: Option<proxy_protocol::Version>,
     /// `None`: never.
     pub stream_idle_timeout: Option<Duration>,
     /// Connections of bytes.

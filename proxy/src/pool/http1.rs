@@ -18,12 +18,13 @@ use std::rc::Rc;
 use http::{Request, Response};
 use tokio::time::Instant;
 
-use super::{Alpn, Failure, HTTP1_IDLE, Path, Place, connect};
+use super::{Alpn, Failure, Path, Place, connect};
 use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::replay::RequestBody;
-use crate::listener::Stream;
-use crate::telemetry::metrics::{OpenConnection, Side, Wire};
+use crate::listener::{Stream, jittered};
+use crate::policy::ConnectionPool;
+use crate::telemetry::metrics::{CloseCause, PooledConnection, Wire};
 
 use body::End;
 use exchange::{Answer, ExchangeError, exchange};
@@ -33,9 +34,6 @@ use response::{Connection, Sending};
 use socket::Socket;
 
 pub(crate) use response::{Http1Response, ResponseError};
-
-/// Most idle connections that are kept to one place. More were needed once, at a peak.
-const MAX_IDLE: usize = 512;
 
 /// Idle connections, the one used last at the end.
 #[derive(Debug, Default)]
@@ -50,34 +48,49 @@ struct IdleConnection {
 }
 
 impl Idle {
-    fn take(&mut self) -> Option<Socket> {
+    fn take(&mut self, pool: &ConnectionPool) -> Option<Socket> {
         let now = Instant::now();
         // The last one is the one least likely to be closed by the other side in this very moment.
         while let Some(idle) = self.connections.pop() {
-            if now.duration_since(idle.since) >= HTTP1_IDLE {
+            if now.duration_since(idle.since) >= pool.http1_idle {
+                idle.socket.ends(CloseCause::Idle);
                 // All that are left are older.
-                self.connections.clear();
+                self.clear(CloseCause::Idle);
                 return None;
             }
-            if idle.socket.is_quiet() {
+            if idle.socket.is_quiet() && !idle.socket.is_retired(now, pool) {
                 return Some(idle.socket);
             }
         }
         None
     }
 
-    fn put(&mut self, socket: Socket) {
-        if self.connections.len() < MAX_IDLE {
-            self.connections.push(IdleConnection {
-                socket,
-                since: Instant::now(),
-            });
+    fn put(&mut self, socket: Socket, pool: &ConnectionPool) {
+        let now = Instant::now();
+        if socket.is_retired(now, pool) {
+            return;
+        }
+        if self.connections.len() >= pool.http1_max_idle {
+            socket.ends(CloseCause::Idle);
+            return;
+        }
+        self.connections.push(IdleConnection { socket, since: now });
+    }
+
+    pub(super) fn clear(&mut self, cause: CloseCause) {
+        for idle in std::mem::take(&mut self.connections) {
+            idle.socket.ends(cause);
         }
     }
 
-    pub(super) fn sweep(&mut self, now: Instant) {
-        self.connections
-            .retain(|idle| now.duration_since(idle.since) < HTTP1_IDLE && idle.socket.is_quiet());
+    pub(super) fn sweep(&mut self, now: Instant, pool: &ConnectionPool) {
+        self.connections.retain(|idle| {
+            if now.duration_since(idle.since) >= pool.http1_idle {
+                idle.socket.ends(CloseCause::Idle);
+                return false;
+            }
+            idle.socket.is_quiet() && !idle.socket.is_retired(now, pool)
+        });
         if self.connections.is_empty() {
             self.connections = Vec::new();
         }
@@ -97,7 +110,8 @@ pub(crate) struct Http1Lease {
 impl Http1Lease {
     fn give_back(self, socket: Socket) {
         if !self.place.closed.get() {
-            self.place.http1.borrow_mut().put(socket);
+            let pool = self.place.pool.borrow();
+            self.place.http1.borrow_mut().put(socket, &pool);
         }
     }
 }
@@ -106,7 +120,7 @@ impl Http1Lease {
 #[derive(Debug)]
 pub(crate) struct Upgraded {
     pub(crate) stream: Stream,
-    pub(crate) _open: OpenConnection,
+    pub(crate) _open: PooledConnection,
 }
 
 /// Sends a request on a pooled connection, or on a new one.
@@ -118,12 +132,16 @@ pub(crate) async fn send(
     place.used_at.set(Instant::now());
     let mut outgoing = Outgoing::new(request(), false);
     loop {
-        let pooled = place.http1.borrow_mut().take();
+        let pooled = place.http1.borrow_mut().take(path.target.pool);
         let is_reused = pooled.is_some();
+        if is_reused {
+            path.worker.pool.reused(path.direction, Wire::Http1);
+        }
         let socket = match pooled {
             Some(socket) => socket,
             None => Box::pin(open(path)).await?,
         };
+        socket.carry();
         let error = match exchange(&socket, &mut outgoing, path.interim).await {
             Ok(answer) => {
                 let lease = answer.head.keep_alive.then_some(Http1Lease { place });
@@ -135,7 +153,7 @@ pub(crate) async fn send(
         let is_stale = is_reused && matches!(error, ExchangeError::Closed);
         if is_stale {
             // The others have been idle for longer: what closed this one may have closed them.
-            place.http1.take();
+            place.http1.borrow_mut().clear(CloseCause::Peer);
             if !outgoing.has_begun() {
                 continue;
             }
@@ -224,8 +242,12 @@ fn into_response(
 async fn open(path: Path<'_>) -> Result<Socket, Failure> {
     let connected = connect(path.worker, *path.target, Alpn::Http1).await?;
     let metrics = &path.worker.shared.metrics;
-    let open = metrics.connection(path.direction, Side::Upstream, Wire::Http1);
-    Ok(Socket::new(connected.stream, open))
+    let open = PooledConnection::open(metrics, path.direction, Wire::Http1);
+    let retire_at = path.target.pool.max_age.and_then(|max| {
+        let age = jittered(max, &mut *path.worker.rng.borrow_mut());
+        Instant::now().checked_add(age)
+    });
+    Ok(Socket::new(connected.stream, retire_at, open))
 }
 
 #[cfg(test)]

@@ -1,162 +1,62 @@
 //! HTTP/2 towards upstreams: many requests at a time on a connection, on h2 itself.
 
-use std::cell::{Cell, RefCell};
-use std::io;
+mod connections;
+mod open;
+
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use h2::client::{Builder, ResponseFuture, SendRequest};
+use h2::client::ResponseFuture;
 use h2::{Reason as Code, RecvStream};
 use http::{Request, Response};
 use http_body::Body;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::connect::{is_allowed, reason};
-use super::{Alpn, Failure, HTTP2_IDLE, OwnedTarget, Path, Peer, Place, connect};
+pub(super) use connections::Shared;
+
+use super::connect::reason;
+use super::{Failure, Path, Place, Target};
 use crate::error::Reason;
 use crate::http::body::Source;
-use crate::http::http2::{
-    CONNECTION_WINDOW, FRAME_BUDGET, MAX_ERROR_RESETS, MAX_HEAD, Pinger, SEND_BUFFER, STREAM_WINDOW,
-};
 use crate::http::interim::Interim;
 use crate::http::pump::Pump;
 use crate::http::replay::RequestBody;
-use crate::identity::SpiffeId;
-use crate::listener::{Gathered, Gathering, gather};
-use crate::policy::Upstream;
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
-use crate::telemetry::metrics::{OpenConnection, Side, Wire};
-use crate::tls::{self, HandshakeFailure, TlsState};
+use crate::telemetry::metrics::{CloseCause, Waiting, Wire};
+use connections::Http2;
 
-/// Most connections of a worker to one place. When all are full, requests wait in h2 for a stream.
-const MAX_CONNECTIONS: usize = 16;
-
-/// Streams that may be opened before the peer has said how many it allows.
-const FIRST_STREAMS: usize = 100;
-
-/// Connections of one place.
-#[derive(Debug, Default)]
-pub(super) struct Shared {
-    connections: Vec<Rc<Http2>>,
-    connecting: bool,
-    /// Requests that wait for the connection that is being made.
-    waiting: Vec<oneshot::Sender<Result<(), Failure>>>,
-}
-
-/// One connection.
-struct Http2 {
-    send: SendRequest<Bytes>,
-    /// Streams of ours.
-    open: Cell<usize>,
-    closed: Cell<bool>,
-    /// The handshake was over for us, and the peer refused us afterwards, as TLS 1.3 has it.
-    refused: Cell<Option<HandshakeFailure>>,
-    /// The identity that it was made with. `None`: plaintext.
-    identity: Option<Arc<TlsState>>,
-    /// Who is at the other end. `None`: plaintext.
-    peer: Option<SpiffeId>,
-    /// The description of the service that last said that the peer may serve it.
-    /// Weak: a connection keeps no endpoint in the configuration.
-    allowed_by: RefCell<Weak<Upstream>>,
-    idle_since: Cell<Instant>,
-}
-
-impl std::fmt::Debug for Http2 {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http2")
-            .field("open", &self.open)
-            .field("closed", &self.closed)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    pub(super) fn sweep(&mut self, now: Instant) {
-        self.connections.retain(|connection| {
-            !connection.closed.get()
-                && (connection.open.get() > 0
-                    || now.duration_since(connection.idle_since.get()) < HTTP2_IDLE)
-        });
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.connections.is_empty() && !self.connecting
-    }
-
-    pub(super) fn is_connecting(&self) -> bool {
-        self.connecting
-    }
-
-    /// The connection with the fewest streams that has room for another one, or that must take it all the same.
-    fn choose(
-        &mut self,
-        identity: Option<&Arc<TlsState>>,
-        peer: Option<&Peer<'_>>,
-    ) -> Option<Rc<Http2>> {
-        // A connection made with a certificate that was replaced, or to somebody who may no longer serve the service, ends
-        // with its last stream.
-        self.connections.retain(|connection| {
-            !connection.closed.get()
-                && connection.has_identity(identity)
-                && connection.is_trusted(peer)
-        });
-        let best = self
-            .connections
-            .iter()
-            .min_by_key(|connection| connection.open.get())?;
-        let has_room = best.open.get() < best.send.current_max_send_streams();
-        (has_room || self.connections.len() >= MAX_CONNECTIONS).then(|| Rc::clone(best))
-    }
-}
-
-impl Http2 {
-    fn has_identity(&self, identity: Option<&Arc<TlsState>>) -> bool {
-        match (&self.identity, identity) {
-            (Some(own), Some(current)) => Arc::ptr_eq(own, current),
-            (None, None) => true,
-            _ => false,
-        }
-    }
-}
-
-impl Http2 {
-    /// Whether the peer may serve the service, as the configuration says it now.
-    fn is_trusted(&self, peer: Option<&Peer<'_>>) -> bool {
-        let (Some(id), Some(peer)) = (&self.peer, peer) else {
-            return self.peer.is_none() && peer.is_none();
-        };
-        let mut allowed_by = self.allowed_by.borrow_mut();
-        if allowed_by.as_ptr() == Arc::as_ptr(peer.upstream) {
-            return true;
-        }
-        let allowed = is_allowed(id, peer);
-        if allowed {
-            *allowed_by = Arc::downgrade(peer.upstream);
-        }
-        allowed
-    }
-}
+/// How often a request is sent again because connections took no more streams when it came: each time on a new one, which
+/// takes some of those that wait before it is told to go as well.
+const MAX_MOVES: usize = 16;
 
 /// A stream's place on its connection, and the part of the request that is still being sent.
 #[derive(Debug)]
 pub(crate) struct Http2Lease {
     connection: Rc<Http2>,
     pump: Option<AbortHandle>,
+    /// `None`: nothing limits the streams but the peer.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 impl Http2Lease {
-    fn new(connection: Rc<Http2>) -> Http2Lease {
+    fn new(connection: Rc<Http2>, room: Option<OwnedSemaphorePermit>) -> Http2Lease {
         connection.open.set(connection.open.get() + 1);
+        connection.carried.set(connection.carried.get() + 1);
         Http2Lease {
             connection,
             pump: None,
+            room,
         }
+    }
+
+    /// For another connection.
+    fn give_up_room(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.room.take()
     }
 }
 
@@ -173,21 +73,75 @@ impl Drop for Http2Lease {
     }
 }
 
-/// Sends a request on a shared connection. `request` makes it when there is one.
+/// Sends a request on a shared connection. `request` makes it when there is one, and once more where the connection that
+/// had it takes no new streams: `can_repeat` says whether that is possible.
 pub(crate) async fn send(
     path: Path<'_>,
-    request: impl FnOnce() -> Request<RequestBody>,
+    request: impl Fn() -> Request<RequestBody>,
+    can_repeat: impl Fn() -> bool,
 ) -> Result<Response<Source>, Failure> {
     let place = path.worker.pool.place(path.target);
     place.used_at.set(Instant::now());
-    let connection = acquire(path, &place).await?;
-    let mut sending = begin(connection, request(), path.interim)?;
-    let result = std::future::poll_fn(|cx| sending.poll(cx)).await;
-    let Sending { lease, pump, .. } = sending;
-    match result {
-        Ok(response) => Ok(response.map(move |stream| into_source(stream, lease, pump))),
-        Err(error) => Err(failure(&error, &lease.connection)),
+    let room = {
+        let room = place.http2.borrow_mut().room(path.target.pool);
+        match room {
+            Some(room) => Some(wait_for_room(path, room).await?),
+            None => None,
+        }
+    };
+    let mut room = room;
+    let mut moves = 0;
+    loop {
+        let connection = acquire(path, &place).await?;
+        if connection.carried.get() > 0 {
+            path.worker.pool.reused(path.direction, Wire::Http2);
+        }
+        let failure = match begin(connection, request(), path.interim, room.take()) {
+            Ok(mut sending) => {
+                let result = std::future::poll_fn(|cx| sending.poll(cx)).await;
+                let Sending {
+                    mut lease, pump, ..
+                } = sending;
+                match result {
+                    Ok(response) => {
+                        return Ok(response.map(move |stream| into_source(stream, lease, pump)));
+                    }
+                    Err(error) => {
+                        room = lease.give_up_room();
+                        failure(&error, &lease.connection)
+                    }
+                }
+            }
+            Err((failure, kept)) => {
+                room = kept;
+                failure
+            }
+        };
+        // A peer that goes away says what it has not touched, and keeps nobody else from taking it.
+        if !(failure.moved && moves < MAX_MOVES && can_repeat()) {
+            return Err(failure.failure);
+        }
+        moves += 1;
     }
+}
+
+/// A [`Failure`], and whether the connection as a whole refused the stream: another one may take it.
+struct Broken {
+    failure: Failure,
+    moved: bool,
+}
+
+async fn wait_for_room(
+    path: Path<'_>,
+    room: Arc<Semaphore>,
+) -> Result<OwnedSemaphorePermit, Failure> {
+    if let Ok(permit) = Arc::clone(&room).try_acquire_owned() {
+        return Ok(permit);
+    }
+    let _waiting = Waiting::begin(&path.worker.shared.metrics, path.direction);
+    let permit = room.acquire_owned().await;
+    // Nobody closes it.
+    permit.map_err(|_| Failure::before(Reason::ConnectFailed))
 }
 
 /// Hands a request to a connection.
@@ -195,27 +149,36 @@ fn begin<'a>(
     connection: Rc<Http2>,
     request: Request<RequestBody>,
     interim: Option<&'a Arc<Interim>>,
-) -> Result<Sending<'a>, Failure> {
-    let lease = Http2Lease::new(connection);
+    room: Option<OwnedSemaphorePermit>,
+) -> Result<Sending<'a>, (Broken, Option<OwnedSemaphorePermit>)> {
+    let mut lease = Http2Lease::new(connection, room);
     let (head, body) = request.into_parts();
     let end = body.is_end_stream();
     let head = Request::from_parts(head, ());
     // A clone of its own: a stream that has to wait for its turn would block the next one's otherwise.
     let sent = lease.connection.send.clone().send_request(head, end);
-    let (response, stream) = sent.map_err(|error| {
-        tracing::debug!(%error, "request not sent");
-        lease
-            .connection
-            .closed
-            .set(error.is_io() || error.is_go_away());
-        Failure::before(Reason::UpstreamReset)
-    })?;
-    Ok(Sending {
-        response,
-        pump: (!end).then(|| Box::new(Pump::new(body, stream))),
-        interim,
-        lease,
-    })
+    match sent {
+        Ok((response, stream)) => Ok(Sending {
+            response,
+            pump: (!end).then(|| Box::new(Pump::new(body, stream))),
+            interim,
+            lease,
+        }),
+        Err(error) => {
+            tracing::debug!(%error, "request not sent");
+            let connection = &lease.connection;
+            let is_over = error.is_io() || error.is_go_away();
+            connection.closed.set(is_over);
+            if error.is_go_away() && error.is_remote() {
+                connection.end(CloseCause::GoAway);
+            }
+            let broken = Broken {
+                failure: Failure::before(Reason::UpstreamReset),
+                moved: is_over,
+            };
+            Err((broken, lease.give_up_room()))
+        }
+    }
 }
 
 /// A response's body; what is left of the request is sent beside it.
@@ -264,10 +227,13 @@ impl Sending<'_> {
 }
 
 /// What went wrong, and whether the peer may have processed the request (RFC 9113, section 8.7).
-fn failure(error: &h2::Error, connection: &Http2) -> Failure {
+fn failure(error: &h2::Error, connection: &Http2) -> Broken {
     if let Some(refused) = connection.refused.get() {
         // It never got past the handshake.
-        return Failure::before(reason(refused));
+        return Broken {
+            failure: Failure::before(reason(refused)),
+            moved: false,
+        };
     }
     let refused_stream =
         error.is_reset() && error.is_remote() && error.reason() == Some(Code::REFUSED_STREAM);
@@ -276,10 +242,16 @@ fn failure(error: &h2::Error, connection: &Http2) -> Failure {
     if beyond_goaway || error.is_io() {
         connection.closed.set(true);
     }
-    Failure {
-        reason: Reason::UpstreamReset,
-        unprocessed: refused_stream || beyond_goaway,
-        stale: false,
+    if beyond_goaway {
+        connection.end(CloseCause::GoAway);
+    }
+    Broken {
+        failure: Failure {
+            reason: Reason::UpstreamReset,
+            unprocessed: refused_stream || beyond_goaway,
+            stale: false,
+        },
+        moved: beyond_goaway,
     }
 }
 
@@ -291,6 +263,7 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure
         target,
         ..
     } = path;
+    let mut crowd = false;
     loop {
         let made = {
             let identity = target.peer.map(|_| worker.shared.tls.load());
@@ -299,14 +272,14 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure
                 None => None,
             };
             let mut shared = place.http2.borrow_mut();
-            if let Some(connection) = shared.choose(identity, target.peer.as_ref()) {
+            if let Some(connection) = shared.choose(target, identity, crowd) {
                 return Ok(connection);
             }
             let (tell, told) = oneshot::channel();
             shared.waiting.push(tell);
             if !shared.connecting {
                 shared.connecting = true;
-                let making = make(
+                let making = open::make(
                     Rc::clone(worker),
                     direction,
                     target.detach(),
@@ -318,109 +291,38 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure
             }
             told
         };
-        match made.await {
-            Ok(Ok(())) => {}
-            Ok(Err(failure)) => return Err(failure),
-            Err(_) => return Err(Failure::before(Reason::ConnectFailed)),
+        let waiting = Waiting::begin(&worker.shared.metrics, direction);
+        let made = made.await;
+        drop(waiting);
+        let failure = match made {
+            Ok(Ok(())) => continue,
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::before(Reason::ConnectFailed),
+        };
+        // There is none with room and there will be none: those that are there have to do, if there are any.
+        if crowd || place.http2.borrow().connections.is_empty() {
+            return Err(failure);
         }
+        crowd = true;
     }
 }
 
-/// Makes a connection and tells everybody who waits for it.
-async fn make(
-    worker: Rc<Worker>,
-    direction: Direction,
-    target: OwnedTarget,
-    identity: Option<Arc<TlsState>>,
-    place: Rc<Place>,
-) {
-    let result = open(&worker, direction, &target, identity).await;
-    let mut shared = place.http2.borrow_mut();
-    shared.connecting = false;
-    let result = result.map(|connection| shared.connections.push(connection));
-    let waiting = std::mem::take(&mut shared.waiting);
-    drop(shared);
-    for waiter in waiting {
-        // Those that were given up meanwhile do not listen.
-        let _ = waiter.send(result);
-    }
-}
-
-async fn open(
-    worker: &Worker,
-    direction: Direction,
-    target: &OwnedTarget,
-    identity: Option<Arc<TlsState>>,
-) -> Result<Rc<Http2>, Failure> {
-    let connected = Box::pin(connect(worker, target.as_target(), Alpn::Http2)).await?;
-    let open = worker
-        .shared
-        .metrics
-        .connection(direction, Side::Upstream, Wire::Http2);
-    let (stream, gathering) = gather(connected.stream);
-    let (send, connection) = Builder::new()
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_max_send_streams(FIRST_STREAMS)
-        .max_header_list_size(MAX_HEAD)
-        .max_send_buffer_size(SEND_BUFFER)
-        .max_local_error_reset_streams(Some(MAX_ERROR_RESETS))
-        .data_frame_budget(FRAME_BUDGET)
-        .enable_push(false)
-        .handshake::<_, Bytes>(stream)
-        .await
-        .map_err(|_| Failure::before(Reason::ConnectFailed))?;
-    let upstream = target.peer.as_ref().map(|peer| &peer.upstream);
-    let allowed_by = upstream.map(Arc::downgrade).unwrap_or_default();
-    let shared = Rc::new(Http2 {
-        send,
-        open: Cell::new(0),
-        closed: Cell::new(false),
-        refused: Cell::new(None),
+/// Opens a connection ahead of need.
+pub(super) fn warm(worker: &Rc<Worker>, target: &Target<'_>, place: &Rc<Place>) {
+    let identity = match target.peer {
+        Some(_) => match worker.shared.tls.load_full() {
+            Some(identity) => Some(identity),
+            None => return,
+        },
+        None => None,
+    };
+    place.http2.borrow_mut().connecting = true;
+    let making = open::make(
+        Rc::clone(worker),
+        Direction::Outbound,
+        target.detach(),
         identity,
-        peer: connected.peer,
-        allowed_by: RefCell::new(allowed_by),
-        idle_since: Cell::new(Instant::now()),
-    });
-    tokio::task::spawn_local(drive(connection, gathering, Rc::downgrade(&shared), open));
-    Ok(shared)
-}
-
-/// Runs a connection to its end.
-async fn drive(
-    mut connection: h2::client::Connection<Gathered, Bytes>,
-    gathering: Gathering,
-    shared: std::rc::Weak<Http2>,
-    open: OpenConnection,
-) {
-    let mut pinger = connection.ping_pong().map(Pinger::new);
-    let result = std::future::poll_fn(|cx| {
-        if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
-            return Poll::Ready(result);
-        }
-        gathering.poll(cx);
-        match &mut pinger {
-            // Gone without a word. Dropping the connection tells its streams.
-            Some(pinger) => pinger.poll(cx).map(Ok),
-            None => Poll::Pending,
-        }
-    })
-    .await;
-    if let Some(shared) = shared.upgrade() {
-        shared.closed.set(true);
-        if let Err(error) = &result
-            && let Some(error) = error.get_io()
-        {
-            shared.refused.set(refusal(error));
-        }
-    }
-    drop(open);
-}
-
-/// The peer's alert that our certificate was refused, if that is what ended the connection.
-fn refusal(error: &io::Error) -> Option<HandshakeFailure> {
-    match tls::classify(error) {
-        HandshakeFailure::Protocol => None,
-        failure => Some(failure),
-    }
+        Rc::clone(place),
+    );
+    tokio::task::spawn_local(making);
 }

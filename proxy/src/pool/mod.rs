@@ -5,6 +5,7 @@
 mod connect;
 pub(crate) mod http1;
 mod http2;
+mod warm;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -25,6 +26,7 @@ use crate::identity::SpiffeId;
 use crate::policy::{Backend, ConnectionPool, InboundPort, OutsideTls, Upstream};
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
+use crate::telemetry::metrics::{CloseCause, Metrics, Wire};
 use crate::tls::OriginTls;
 
 pub(crate) use connect::{Alpn, connect};
@@ -32,14 +34,10 @@ pub(crate) use http1::{
     Http1Response, ResponseError, Upgraded, send as send_http1, send_for_upgrade,
 };
 pub(crate) use http2::{Http2Lease, send as send_http2};
+pub(crate) use warm::warm;
 
 /// How often idle connections are looked at.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-
-/// An HTTP/1.1 connection that was idle for so long is not used again: below the 5 s after which uvicorn (vLLM, SGLang) and
-/// Node close theirs. A connection that the server closes while a request is on its way is an error that nobody can repair
-/// if the request is not idempotent.
-const HTTP1_IDLE: Duration = Duration::from_secs(4);
 
 /// An HTTP/2 connection without streams is closed after this time. Its peer is a sidecar that keeps it open, and making it
 /// anew costs a handshake; 90 s is what other clients' pools (Go, hyper-util) use.
@@ -208,6 +206,8 @@ impl OwnedTarget {
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     places: RefCell<HashMap<Address, Vec<Rc<Place>>>>,
+    /// Requests on connections that were open already, since the last sweep: by direction, HTTP/1.1 and HTTP/2.
+    reused: [[Cell<u64>; 2]; Direction::ALL.len()],
 }
 
 /// Connections to one address, for one name.
@@ -218,6 +218,10 @@ struct Place {
     origin: Option<Arc<OriginTls>>,
     /// Gone when neither the configuration nor a request names the endpoint any more. `None`: the application.
     load: RefCell<Option<Weak<Load>>>,
+    /// As the last request's configuration has it.
+    pool: RefCell<Arc<ConnectionPool>>,
+    /// When a connection may be opened ahead of need.
+    warm_after: Cell<Option<Instant>>,
     http1: RefCell<http1::Idle>,
     http2: RefCell<http2::Shared>,
     used_at: Cell<Instant>,
@@ -243,12 +247,15 @@ impl Pool {
                 // Another endpoint has taken the address.
                 *place.load.borrow_mut() = target.load.map(Arc::downgrade);
             }
+            place.follow(target.pool);
             return Rc::clone(place);
         }
         let place = Rc::new(Place {
             server_name: name.cloned(),
             origin: origin.cloned(),
             load: RefCell::new(target.load.map(Arc::downgrade)),
+            pool: RefCell::new(Arc::clone(target.pool)),
+            warm_after: Cell::new(None),
             http1: RefCell::default(),
             http2: RefCell::default(),
             used_at: Cell::new(Instant::now()),
@@ -267,7 +274,10 @@ impl Pool {
             at_address.retain(|place| {
                 let stays = place.sweep(now);
                 if !stays {
-                    place.close();
+                    place.close(match place.is_orphan() {
+                        true => CloseCause::Endpoint,
+                        false => CloseCause::Idle,
+                    });
                 }
                 stays
             });
@@ -278,10 +288,31 @@ impl Pool {
         }
     }
 
+    /// A request goes to a connection that was used before.
+    fn reused(&self, direction: Direction, wire: Wire) {
+        let count = &self.reused[direction as usize][usize::from(wire == Wire::Http2)];
+        count.set(count.get() + 1);
+    }
+
+    /// Adds up what was counted here: the path of a request has no atomics for it.
+    pub(crate) fn report(&self, metrics: &Metrics) {
+        for direction in Direction::ALL {
+            for (wire, count) in [Wire::Http1, Wire::Http2]
+                .into_iter()
+                .zip(&self.reused[direction as usize])
+            {
+                let count = count.take();
+                if count > 0 {
+                    metrics.protocols.reused(direction, wire, count);
+                }
+            }
+        }
+    }
+
     /// Closes everything that is idle.
     pub(crate) fn close_idle(&self) {
         for place in self.places.borrow().values().flatten() {
-            place.http1.take();
+            place.http1.borrow_mut().clear(CloseCause::Idle);
         }
     }
 }
@@ -308,17 +339,25 @@ impl Place {
             return self.http2.borrow().is_connecting();
         }
         let mut http1 = self.http1.borrow_mut();
-        http1.sweep(now);
+        http1.sweep(now, &self.pool.borrow());
         let mut http2 = self.http2.borrow_mut();
-        http2.sweep(now);
+        http2.sweep(now, &self.pool.borrow());
         !http1.is_empty()
             || !http2.is_empty()
             || now.duration_since(self.used_at.get()) < HTTP2_IDLE
     }
 
-    fn close(&self) {
+    fn close(&self, cause: CloseCause) {
         self.closed.set(true);
-        self.http1.take();
-        self.http2.take();
+        self.http1.borrow_mut().clear(cause);
+        self.http2.borrow_mut().close(cause);
+    }
+
+    /// Goes by this configuration from now on.
+    fn follow(&self, pool: &Arc<ConnectionPool>) {
+        let mut own = self.pool.borrow_mut();
+        if !Arc::ptr_eq(&own, pool) {
+            *own = Arc::clone(pool);
+        }
     }
 }

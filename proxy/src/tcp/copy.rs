@@ -19,12 +19,14 @@ const SMALL: usize = 2 * 1024;
 const LARGE: usize = 16 * 1024;
 
 /// Bytes that went through.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Bytes {
     /// From the client.
     pub(crate) up: Cell<u64>,
     /// To the client.
     pub(crate) down: Cell<u64>,
+    /// Called if the server's bytes are the first.
+    pub(crate) server_first: Cell<Option<Box<dyn FnOnce()>>>,
 }
 
 /// How a connection ended.
@@ -73,6 +75,13 @@ where
             Poll::Pending => false,
         };
         bytes.down.set(down.moved);
+        if before == 0
+            && up.moved + down.moved > 0
+            && let Some(server_first) = bytes.server_first.take()
+            && up.moved == 0
+        {
+            server_first();
+        }
         if up_done && down_done {
             return Poll::Ready(End::Closed);
         }

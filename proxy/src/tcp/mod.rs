@@ -2,6 +2,7 @@
 
 pub(crate) mod copy;
 mod dial;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -14,13 +15,15 @@ use tokio::time::Instant;
 
 use crate::address::Address;
 use crate::balance::InFlight;
+use crate::detect;
 use crate::error::Reason;
-use crate::listener::{Connection, Stream, accept};
+use crate::listener::{Connection, Stream, accept, proxy_protocol};
+use crate::outbound;
 use crate::policy::matching::{self, RequestFacts};
-use crate::policy::{Rule, TcpLimits};
+use crate::policy::{Protocol, Rule, Service, ServicePort, TcpLimits};
 use crate::runtime::{TcpBinding, Worker};
 use crate::telemetry::access_log::Entry;
-use crate::telemetry::metrics::{RequestMetrics, Side, Wire};
+use crate::telemetry::metrics::{DetectionResult, RequestMetrics, Side, Wire};
 use crate::telemetry::{Direction, Outcome};
 
 pub(crate) use dial::{Dialed, dial};
@@ -37,44 +40,115 @@ pub(crate) async fn listen(worker: Rc<Worker>, socket: TcpListener, binding: Tcp
     .await;
 }
 
-async fn serve(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr, binding: TcpBinding) {
+async fn serve(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    address: SocketAddr,
+    binding: TcpBinding,
+) {
+    let Some(address) = real_address(&worker, &mut stream, address).await else {
+        return;
+    };
     let mut client = Stream::from(stream);
+    let connection = Connection::open(&worker);
     let shared = &worker.shared;
-    let _connection = Connection::open(&worker);
+    let service = shared.lookups.service(shared, &binding.service).await;
+    let mut may_learn = false;
+    if let Some(service) = &service
+        && let Some(port) = detected_port(service, binding.port)
+    {
+        let name = &service.name;
+        let outbound = Direction::Outbound;
+        let port = (port.port, port.detection);
+        match detect::of_port(&worker, &mut client, outbound, name, port).await {
+            found @ (DetectionResult::Http1 | DetectionResult::Http2) => {
+                let wire = match found {
+                    DetectionResult::Http2 => Wire::Http2,
+                    _ => Wire::Http1,
+                };
+                // It counts as one of HTTP's from here on.
+                drop(connection);
+                let serving =
+                    outbound::serve_bound(Rc::clone(&worker), client, address, wire, binding);
+                return Box::pin(serving).await;
+            }
+            DetectionResult::Timeout => may_learn = true,
+            _ => {}
+        }
+    }
     let _open = shared
         .metrics
         .connection(Direction::Outbound, Side::Downstream, Wire::Tcp);
     let mut session = Session::begin(&worker, address, Direction::Outbound);
-    let Some(service) = shared.lookups.service(shared, &binding.service).await else {
+    let Some(service) = service else {
         return session.refuse(&client, Reason::NotReady);
     };
     session.service = Arc::clone(&service.name);
-    let Some(rule) = rule(&service.rules, &binding) else {
+    if may_learn {
+        session.learn_server_first(&service.name, binding.port);
+    }
+    let name = binding.service.rsplit('/').next().unwrap_or_default();
+    let Some(rule) = rule(&service.rules, name, binding.port) else {
         return session.refuse(&client, Reason::NoRoute);
     };
+    // Why it was refused is counted and logged with the session.
+    let _ = connect_and_copy(&worker, session, &mut client, rule, service.tcp, || {}).await;
+}
+
+/// The port, if its protocol is to be found out.
+fn detected_port(service: &Service, port: u16) -> Option<&ServicePort> {
+    let mut ports = service.ports.iter();
+    ports.find(|each| each.port == port && each.protocol == Protocol::Auto)
+}
+
+/// Connects to an endpoint that the rule leads to, calls `connected`, and copies until both sides are done. An error: there
+/// was no connection, and the client was refused.
+async fn connect_and_copy(
+    worker: &Rc<Worker>,
+    mut session: Session<'_>,
+    client: &mut Stream,
+    rule: &Rule,
+    limits: TcpLimits,
+    connected: impl FnOnce(),
+) -> Result<(), Reason> {
     let backend = rule.choose();
     session.set_metrics(&backend.metrics);
     session.route = Arc::clone(&rule.route);
-    match dial(&worker, backend).await {
-        Ok(dialed) => {
-            session.upstream = Some(dialed.endpoint.address.into());
-            session.in_flight = Some(dialed.in_flight);
-            let mut server = dialed.stream;
-            let limits = service.tcp;
-            session.copy(&mut client, &mut server, limits).await;
+    let dialed = match dial(worker, backend).await {
+        Ok(dialed) => dialed,
+        Err(reason) => {
+            session.refuse(client, reason);
+            return Err(reason);
         }
-        Err(reason) => session.refuse(&client, reason),
+    };
+    connected();
+    session.upstream = Some(dialed.endpoint.address.into());
+    session.in_flight = Some(dialed.in_flight);
+    let mut server = dialed.stream;
+    session.copy(client, &mut server, limits).await;
+    Ok(())
+}
+
+/// Where the client is: as the connection says, or as the PROXY protocol header does where one is to be there. `None`: it was
+/// not there; the connection is refused.
+async fn real_address(
+    worker: &Worker,
+    stream: &mut TcpStream,
+    address: SocketAddr,
+) -> Option<SocketAddr> {
+    if !worker.bound.proxy_protocol.tcp {
+        return Some(address);
     }
+    proxy_protocol::client(worker, stream, address, Direction::Outbound).await
 }
 
 /// The rule for a port of a service: the first one that asks for nothing that only HTTP has.
-fn rule<'a>(rules: &'a [Arc<Rule>], binding: &TcpBinding) -> Option<&'a Arc<Rule>> {
-    let name = binding.service.rsplit('/').next().unwrap_or_default();
+fn rule<'a>(rules: &'a [Arc<Rule>], host: &str, port: u16) -> Option<&'a Arc<Rule>> {
     matching::find(
         rules,
         &RequestFacts {
-            host: name,
-            port: binding.port,
+            host,
+            port,
             path: "/",
             query: "",
             method: &Method::CONNECT,
@@ -85,7 +159,7 @@ fn rule<'a>(rules: &'a [Arc<Rule>], binding: &TcpBinding) -> Option<&'a Arc<Rule
 
 /// One connection, counted and logged at its end.
 pub(crate) struct Session<'a> {
-    worker: &'a Worker,
+    worker: &'a Rc<Worker>,
     direction: Direction,
     client: SocketAddr,
     started: Instant,
@@ -102,7 +176,7 @@ pub(crate) struct Session<'a> {
 
 impl<'a> Session<'a> {
     pub(crate) fn begin(
-        worker: &'a Worker,
+        worker: &'a Rc<Worker>,
         client: SocketAddr,
         direction: Direction,
     ) -> Session<'a> {
@@ -137,6 +211,14 @@ impl<'a> Session<'a> {
     pub(crate) fn refuse(&mut self, client: &Stream, reason: Reason) {
         client.reset_on_close();
         self.end(Some(reason));
+    }
+
+    /// Remembers that the port's server speaks first, if it does.
+    fn learn_server_first(&self, service: &Arc<str>, port: u16) {
+        let worker = Rc::clone(self.worker);
+        let service = Arc::clone(service);
+        let learn = move || worker.learnt.server_first(&service, port);
+        self.bytes.server_first.set(Some(Box::new(learn)));
     }
 
     /// Copies until both sides are done.

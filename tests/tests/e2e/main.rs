@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on is to end.
 
 mod bad_config;
+mod connections;
 mod control_plane;
 mod drain;
 mod errors;
@@ -14,6 +15,7 @@ mod identity;
 mod join;
 mod mesh;
 mod observability;
+mod protocols;
 mod reconfigure;
 mod retries;
 mod rotation;

@@ -98,6 +98,60 @@ async fn replicas_come_and_go_without_a_failure() {
     load.stop().await.assert_no_failure();
 }
 
+/// A rolling update: each replica of three is replaced by a new one, one after the other, while requests and streams run.
+#[tokio::test]
+async fn all_replicas_are_replaced_without_a_failure() {
+    let control_plane = ControlPlane::start().await;
+    control_plane.apply(&service("chat", "connectionPool: {maxConnectionAge: 2s}"));
+    let (mut replicas, mut replaced) = (Vec::new(), Vec::new());
+    for number in 0..3 {
+        let app = Http::start(&format!("old {number}")).await;
+        let sidecar = Sidecar::serving(&control_plane, "chat:80", app.address()).await;
+        replicas.push((app, sidecar));
+    }
+    let caller = Sidecar::caller(&control_plane).await;
+    caller.reaches("chat").await;
+    let load = Load::start(caller.outbound(), "chat", 8);
+    let to = caller.outbound();
+    let streams: Vec<_> = (0..4)
+        .map(|_| {
+            tokio::spawn(async move {
+                outrigger_tests::client::get(to, "chat", "/sse?n=40&ms=100").await
+            })
+        })
+        .collect();
+    load.runs(100).await;
+    for (number, (old_app, mut old)) in replicas.drain(..).enumerate() {
+        let app = Http::start(&format!("new {number}")).await;
+        let new = Sidecar::serving(&control_plane, "chat:80", app.address()).await;
+        eventually(
+            "the new one gets its share",
+            Duration::from_secs(20),
+            async || match app.requests() {
+                count if count > 10 => Ok(()),
+                count => Err(format!("{count} requests")),
+            },
+        )
+        .await;
+        old.sigterm();
+        let status = old.process().exited(Duration::from_secs(30)).await;
+        assert_eq!(status.code(), Some(0));
+        drop(old_app);
+        replaced.push((app, new));
+        load.runs(50).await;
+    }
+    load.runs(100).await;
+    let summary = load.stop().await;
+    summary.assert_no_failure();
+    for stream in streams {
+        let answer = stream.await.unwrap();
+        assert!(
+            answer.text().ends_with("data: [DONE]\n\n"),
+            "a stream was cut"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_sidecar_that_dies_is_out_of_balancing_within_seconds() {
     let mesh = Mesh::start("retry: {attempts: 2, methods: [GET, POST], backoff: 5ms}").await;

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::mesh::service_of;
+use crate::protocols::example;
 
 /// The service `db` with this application, and a caller whose port 5432 leads to it.
 async fn start(spec: &str, app: &Listener) -> (ControlPlane, Sidecar, Sidecar) {
@@ -183,4 +184,59 @@ async fn a_connection_without_an_endpoint_is_closed() {
     )
     .await;
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
+}
+
+#[tokio::test]
+async fn silence_and_age_end_connections_as_the_example_says() {
+    let control_plane = ControlPlane::start().await;
+    control_plane.apply(&example("tcp.yaml"));
+    let app = tcp_echo().await;
+    let _server = Sidecar::serving(&control_plane, "db:5432", app.address()).await;
+    let caller = Sidecar::builder(&control_plane, "caller")
+        .tcp("db:5432", 5432)
+        .flag("--access-log=all")
+        .start()
+        .await;
+    let talk = async |stream: &mut TcpStream| -> std::io::Result<()> {
+        stream.write_all(b"?").await?;
+        let mut byte = [0];
+        stream.read_exact(&mut byte).await?;
+        Ok(())
+    };
+    let connect = async || {
+        let mut stream = TcpStream::connect(caller.tcp(5432)).await.unwrap();
+        talk(&mut stream).await.map(|()| stream)
+    };
+    let mut silent = eventually("a connection", Duration::from_secs(20), async || {
+        connect().await.map_err(|error| error.to_string())
+    })
+    .await;
+    let mut busy = connect().await.unwrap();
+    let ended = within(
+        "the silent one ends",
+        Duration::from_secs(20),
+        silent.read(&mut [0]),
+    );
+    assert_eq!(ended.await.unwrap(), 0);
+    // Never silent for so long, and cut all the same: with a reset.
+    let cut = async {
+        loop {
+            if let Err(error) = talk(&mut busy).await {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    within("the busy one is cut", Duration::from_secs(20), cut).await;
+    for reason in ["stream-idle-timeout", "connection-lifetime"] {
+        eventually(reason, Duration::from_secs(10), async || {
+            let metrics = caller.metrics().await;
+            let labels = [("service", "default/db"), ("reason", reason)];
+            match metrics.sum("outrigger_requests_total", &labels) {
+                0.0 => Err("not counted".to_string()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
 }

@@ -24,7 +24,10 @@ impl World {
         let mut applications = Applications::new();
         applications.insert(
             ("default/chat".into(), 80),
-            "127.0.0.1:8000".parse().unwrap(),
+            super::Application {
+                address: "127.0.0.1:8000".parse().unwrap(),
+                proxy_protocol: None,
+            },
         );
         World {
             resources: Resources::new(false),

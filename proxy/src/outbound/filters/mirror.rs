@@ -103,7 +103,12 @@ async fn try_one(
         || matches!(backend.protocol, Protocol::Http2 | Protocol::Grpc)
         || request.grpc;
     if http2 {
-        pool::send_http2(path, || request::http2(request)).await
+        pool::send_http2(
+            path,
+            || request::http2(request),
+            || request.body.can_repeat(),
+        )
+        .await
     } else {
         pool::send_http1(path, || request::http1(request)).await
     }

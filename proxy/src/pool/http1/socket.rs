@@ -1,15 +1,17 @@
 //! A connection's socket, and the buffer that all of a worker's connections read with.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use crate::listener::Stream;
-use crate::telemetry::metrics::OpenConnection;
+use crate::policy::ConnectionPool;
+use crate::telemetry::metrics::{CloseCause, PooledConnection};
 
 /// Most bytes of one read.
 const READ: usize = 32 * 1024;
@@ -27,13 +29,24 @@ pub(super) struct Socket(Rc<Inner>);
 #[derive(Debug)]
 struct Inner {
     stream: RefCell<Stream>,
-    open: OpenConnection,
+    /// Requests begun on it.
+    carried: Cell<u64>,
+    /// `None`: it may become as old as it likes.
+    retire_at: Option<Instant>,
+    open: PooledConnection,
 }
 
 impl Socket {
-    pub(super) fn new(stream: Stream, open: OpenConnection) -> Socket {
+    /// `retire_at`: when it is too old for another request.
+    pub(super) fn new(
+        stream: Stream,
+        retire_at: Option<Instant>,
+        open: PooledConnection,
+    ) -> Socket {
         Socket(Rc::new(Inner {
             stream: RefCell::new(stream),
+            carried: Cell::new(0),
+            retire_at,
             open,
         }))
     }
@@ -87,8 +100,32 @@ impl Socket {
         self.poll_read(&mut nobody, |_| ()).is_pending()
     }
 
+    /// A request begins on it.
+    pub(super) fn carry(&self) {
+        self.0.carried.set(self.0.carried.get() + 1);
+    }
+
+    /// Whether it may have another request, as far as its age and what it has carried go.
+    pub(super) fn is_retired(&self, now: Instant, pool: &ConnectionPool) -> bool {
+        if self.0.retire_at.is_some_and(|at| at <= now) {
+            self.ends(CloseCause::Age);
+            return true;
+        }
+        let carried = self.0.carried.get();
+        if pool.max_requests.is_some_and(|most| carried >= most) {
+            self.ends(CloseCause::Requests);
+            return true;
+        }
+        false
+    }
+
+    /// Why it is going to be closed.
+    pub(super) fn ends(&self, cause: CloseCause) {
+        self.0.open.ends(cause);
+    }
+
     /// Takes the connection apart. `None`: somebody else uses it as well.
-    pub(super) fn into_stream(self) -> Option<(Stream, OpenConnection)> {
+    pub(super) fn into_stream(self) -> Option<(Stream, PooledConnection)> {
         let inner = Rc::try_unwrap(self.0).ok()?;
         Some((inner.stream.into_inner(), inner.open))
     }

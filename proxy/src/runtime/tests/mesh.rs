@@ -401,6 +401,7 @@ pub(super) fn serving_with(
             protocol,
             application: application.into(),
             stream_idle_timeout: None,
+            proxy_protocol: None,
             tcp: TcpLimits::default(),
             detection: Detection::default(),
             pool: Arc::new(pool),

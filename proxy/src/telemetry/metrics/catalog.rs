@@ -75,6 +75,18 @@ catalog! {
         "Connections accepted (downstream) or established (upstream).");
     HANDSHAKES = counter("outrigger_tls_handshakes_total", &["direction", "result"],
         "TLS handshakes with peers and with servers outside the mesh, by how they ended.");
+    POOL_REUSED = counter("outrigger_pool_reused_total", &["direction", "protocol"],
+        "Requests sent on upstream connections that were open already; told once a second.");
+    POOL_CLOSED = counter("outrigger_pool_closed_total", &["direction", "protocol", "cause"],
+        "Upstream connections that ended, by cause.");
+    POOL_WAITING = gauge("outrigger_pool_waiting", &["direction"],
+        "Requests that wait for an upstream connection, or for room on one.");
+    DETECTIONS = counter("outrigger_detections_total", &["direction", "result"],
+        "Connections to ports with the protocol auto, by what they turned out to speak.");
+    TLS_PASSTHROUGH = counter("outrigger_tls_passthrough_total", &["result"],
+        "Connections to listeners that pass TLS on, by what became of them.");
+    PROXY_HEADERS_REFUSED = counter("outrigger_proxy_protocol_refused_total", &["direction", "why"],
+        "Connections refused for want of a valid PROXY protocol header, by why.");
     RETRIES = counter("outrigger_retries_total", &["service", "route", "cause"],
         "Requests sent again, by what went wrong before.");
     RETRIES_REFUSED = counter("outrigger_retries_refused_total", &["service", "route", "why"],

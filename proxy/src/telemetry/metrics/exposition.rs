@@ -29,6 +29,7 @@ pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
     metrics.filters.render(&mut page);
     balancing(&mut page, metrics);
     connections(&mut page, metrics);
+    protocols(&mut page, metrics);
     control(&mut page, metrics);
     shared_state(&mut page, shared);
     metrics.dns.write(&mut page, &shared.snapshot.load());
@@ -175,6 +176,21 @@ fn connections(page: &mut Page, metrics: &Metrics) {
             );
         }
     }
+}
+
+fn protocols(page: &mut Page, metrics: &Metrics) {
+    let figures = &metrics.protocols;
+    figures.each_reused(|labels, n| page.add(catalog::POOL_REUSED, &labels, n as f64));
+    figures.each_closed(|labels, n| page.add(catalog::POOL_CLOSED, &labels, n as f64));
+    for direction in Direction::ALL {
+        let waiting = figures.waiting(direction);
+        page.add(catalog::POOL_WAITING, &[direction.as_str()], waiting as f64);
+    }
+    figures.each_detection(|labels, n| page.add(catalog::DETECTIONS, &labels, n as f64));
+    figures.each_passthrough(|labels, n| page.add(catalog::TLS_PASSTHROUGH, &labels, n as f64));
+    figures.each_proxy_refusal(|labels, n| {
+        page.add(catalog::PROXY_HEADERS_REFUSED, &labels, n as f64);
+    });
 }
 
 fn control(page: &mut Page, metrics: &Metrics) {

@@ -11,6 +11,7 @@ mod exposition;
 mod filters;
 mod histogram;
 mod process;
+mod protocols;
 mod recovery;
 mod request;
 
@@ -28,10 +29,14 @@ pub use connection::{OpenConnection, Side, Wire};
 pub use dns::DnsMetrics;
 pub(crate) use exposition::CONTENT_TYPE;
 pub use filters::{FilterAction, FilterMetrics, MirrorCopy, MirrorMetrics, MirrorOutcome};
+pub use protocols::{
+    CloseCause, DetectionResult, ProtocolMetrics, ProxyHeaderRefusal, TlsPassthrough,
+};
 pub use recovery::{FallbackMetrics, HedgeResult};
 pub use request::{RequestMetrics, RetryCause, RetryRefusal, RouteRetries};
 
 use connection::{Connections, Handshakes};
+pub(crate) use protocols::{PooledConnection, Waiting};
 pub(crate) use request::Totals;
 use request::{Labels, Latency};
 
@@ -53,6 +58,7 @@ pub struct Metrics {
     connections: Arc<Connections>,
     handshakes: Handshakes,
     fallbacks: recovery::Fallbacks,
+    pub(crate) protocols: ProtocolMetrics,
     rejections: Rejections,
     config_updates: AtomicU64,
     control_plane_connected: AtomicBool,
