@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::request::Parts;
@@ -10,6 +11,7 @@ use http::{Request, Version};
 
 use super::authority::{self, InvalidAuthority};
 use super::body::Source;
+use super::deadline;
 use super::errors::Style;
 use super::exchange::Exchange;
 use super::headers;
@@ -28,6 +30,10 @@ pub(crate) struct Arrived {
     pub(crate) grpc: bool,
     /// The client's sidecar says that its client speaks HTTP/2, see [`headers::PRIOR_HTTP2`].
     pub(crate) prior_http2: bool,
+    /// How long the caller is going to wait.
+    pub(crate) timeout: Option<Duration>,
+    /// The caller wants to know how often its request was sent.
+    pub(crate) wants_attempts: bool,
     interim: Arc<Interim>,
 }
 
@@ -54,6 +60,13 @@ impl Arrived {
 
         let style = Style::of(&head.headers, head.uri.path(), None);
         let grpc = style == Style::Grpc;
+        let timeout = if grpc {
+            deadline::grpc_timeout(&head.headers)
+        } else if found.timeout {
+            deadline::http_timeout(&head.headers)
+        } else {
+            None
+        };
         let body = Replay::new(source);
         let mut exchange = Exchange::begin(client, &head.method, style, body.clone());
         let protocol = match head.version {
@@ -72,6 +85,8 @@ impl Arrived {
                 upgrade: upgrade.is_some(),
                 grpc,
                 prior_http2: found.prior_http2,
+                timeout,
+                wants_attempts: found.attempts,
                 interim,
             })
         });
@@ -97,6 +112,8 @@ impl Arrived {
             upgrade: false,
             grpc: self.grpc,
             prior_http2: self.prior_http2,
+            timeout: None,
+            wants_attempts: false,
             interim: Arc::clone(&self.interim),
         })
     }

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -59,6 +60,15 @@ pub(crate) enum Source {
     Upgraded(Box<Upgraded>),
     /// A copy of a request's.
     Tee(TeeSource),
+    /// With what was looked at already.
+    Peeked(Box<Peeked>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Peeked {
+    /// `None`: it was taken.
+    first: Option<Result<Frame<Bytes>, BodyError>>,
+    rest: Source,
 }
 
 #[derive(Debug)]
@@ -112,6 +122,33 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Ready when there is something to take, or nothing more will come. It stays where it is.
+    pub(crate) fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let found = matches!(self, Source::Peeked(peeked) if peeked.first.is_some());
+        let waits = !found && !self.is_end_stream();
+        if waits && let Some(first) = ready!(Pin::new(&mut *self).poll_frame(cx)) {
+            let rest = std::mem::replace(self, Source::Empty);
+            let first = Some(first);
+            *self = Source::Peeked(Box::new(Peeked { first, rest }));
+        }
+        Poll::Ready(())
+    }
+
+    /// The trailers, where they are all that [`poll_peek`](Self::poll_peek) has found.
+    pub(crate) fn peeked_trailers(&self) -> Option<&HeaderMap> {
+        match self {
+            Source::Peeked(peeked) => peeked.first.as_ref()?.as_ref().ok()?.trailers_ref(),
+            _ => None,
+        }
+    }
+
+    /// Whether [`poll_peek`](Self::poll_peek) has found that the body broke.
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self, Source::Peeked(peeked) if matches!(peeked.first, Some(Err(_))))
+    }
+}
+
 impl Body for Source {
     type Data = Bytes;
     type Error = BodyError;
@@ -134,6 +171,10 @@ impl Body for Source {
             }
             Source::Http2(source) => source.poll(cx),
             Source::Tee(source) => source.poll(cx),
+            Source::Peeked(peeked) => match peeked.first.take() {
+                Some(first) => Poll::Ready(Some(first)),
+                None => Pin::new(&mut peeked.rest).poll_frame(cx),
+            },
         }
     }
 
@@ -145,6 +186,7 @@ impl Body for Source {
             Source::Http1(source) => source.ended || source.incoming.is_end_stream(),
             Source::Http2(source) => source.ended || source.stream.is_end_stream(),
             Source::Tee(source) => source.is_end_stream(),
+            Source::Peeked(peeked) => peeked.first.is_none() && peeked.rest.is_end_stream(),
         }
     }
 
@@ -156,6 +198,21 @@ impl Body for Source {
             Source::Http1(source) => source.incoming.size_hint(),
             // Where the length is known, the header says it.
             Source::Http2(_) | Source::Tee(_) => SizeHint::default(),
+            Source::Peeked(peeked) => peeked.size_hint(),
+        }
+    }
+}
+
+impl Peeked {
+    fn size_hint(&self) -> SizeHint {
+        let rest = self.rest.size_hint();
+        match &self.first {
+            None => rest,
+            Some(Ok(frame)) => match (rest.exact(), frame.data_ref()) {
+                (Some(rest), Some(data)) => SizeHint::with_exact(rest + data.len() as u64),
+                _ => SizeHint::default(),
+            },
+            Some(Err(_)) => SizeHint::default(),
         }
     }
 }

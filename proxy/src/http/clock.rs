@@ -5,7 +5,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::HeaderMap;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::error::Reason;
@@ -139,55 +138,14 @@ impl IdleTimer {
     }
 }
 
-/// `grpc-timeout`: how long the caller is going to wait. At most 8 digits and a unit
-/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>); anything else is ignored.
-pub(crate) fn grpc_timeout(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let amount: u64 = digits.parse().ok()?;
-    Some(match unit {
-        "H" => Duration::from_secs(amount * 3600),
-        "M" => Duration::from_secs(amount * 60),
-        "S" => Duration::from_secs(amount),
-        "m" => Duration::from_millis(amount),
-        "u" => Duration::from_micros(amount),
-        "n" => Duration::from_nanos(amount),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{Alarm, Deadline, IdleTimer, grpc_timeout};
+    use super::{Alarm, Deadline, IdleTimer};
     use crate::error::Reason;
-    use http::{HeaderMap, HeaderValue};
     use std::task::Poll;
     use std::time::Duration;
     use tokio::time::Instant;
-
-    fn parse(text: &str) -> Option<Duration> {
-        let mut headers = HeaderMap::new();
-        headers.insert("grpc-timeout", HeaderValue::from_str(text).unwrap());
-        grpc_timeout(&headers)
-    }
-
-    #[test]
-    fn grpc_timeouts() {
-        assert_eq!(parse("1S"), Some(Duration::from_secs(1)));
-        assert_eq!(
-            parse("99999999H"),
-            Some(Duration::from_secs(99_999_999 * 3600))
-        );
-        assert_eq!(parse("250m"), Some(Duration::from_millis(250)));
-        assert_eq!(parse("3u"), Some(Duration::from_micros(3)));
-        for bad in ["", "S", "1", "1s", "100000000S", "-1S", "1.5S", " 1S"] {
-            assert_eq!(parse(bad), None, "{bad:?}");
-        }
-    }
 
     #[tokio::test(start_paused = true)]
     async fn an_idle_timer_counts_from_what_moved_last() {

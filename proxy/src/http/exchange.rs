@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     reason: Option<Reason>,
     request: Replay,
     response_bytes: u64,
+    /// How often it was sent.
+    attempts: u32,
     in_flight: Option<InFlight>,
     log: Option<Box<Log>>,
     log_mode: Option<AccessLogMode>,
@@ -58,9 +60,9 @@ struct Log {
     route: Arc<str>,
     upstream: Option<Address>,
     peer: Option<SpiffeId>,
-    attempts: u32,
     not_retried: Option<&'static str>,
     filter: Option<&'static str>,
+    fallback: Option<Arc<str>>,
 }
 
 impl Exchange {
@@ -80,6 +82,7 @@ impl Exchange {
             reason: None,
             request,
             response_bytes: 0,
+            attempts: 0,
             in_flight: None,
             log: None,
             log_mode: None,
@@ -125,9 +128,9 @@ impl Exchange {
                 route: Arc::clone(nothing),
                 upstream: None,
                 peer: None,
-                attempts: 0,
                 not_retried: None,
                 filter: None,
+                fallback: None,
             }));
         }
     }
@@ -153,9 +156,14 @@ impl Exchange {
 
     /// `peer`: who the upstream announced to be.
     pub(crate) fn log_attempt(&mut self, upstream: impl Into<Address>, peer: Option<&SpiffeId>) {
+        self.attempts += 1;
+        self.log_upstream(upstream, peer);
+    }
+
+    /// As [`log_attempt`](Self::log_attempt), for an attempt that was counted.
+    pub(crate) fn log_upstream(&mut self, upstream: impl Into<Address>, peer: Option<&SpiffeId>) {
         if let Some(log) = &mut self.log {
             log.upstream = Some(upstream.into());
-            log.attempts += 1;
             if self.client.direction == Direction::Outbound {
                 log.peer = peer.cloned();
             }
@@ -177,6 +185,24 @@ impl Exchange {
 
     pub(crate) fn style(&self) -> Style {
         self.style
+    }
+
+    /// How often the request was sent.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// A fallback takes the request over. `metrics`: the kind that it is from now on.
+    pub(crate) fn fall_back(&mut self, name: &Arc<str>, metrics: Option<&Arc<RequestMetrics>>) {
+        if let Some(metrics) = metrics {
+            if let Some(before) = &self.metrics {
+                before.hand_over();
+            }
+            self.set_metrics(metrics);
+        }
+        if let Some(log) = &mut self.log {
+            log.fallback = Some(Arc::clone(name));
+        }
     }
 
     /// Whether the client's side broke.
@@ -270,9 +296,10 @@ impl Exchange {
             upstream: log.upstream,
             peer: log.peer,
             client: Some(self.client.address),
-            attempts: log.attempts,
+            attempts: self.attempts,
             not_retried: log.not_retried,
             filter: log.filter,
+            fallback: log.fallback,
         });
     }
 }

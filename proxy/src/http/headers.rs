@@ -3,12 +3,18 @@
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use rand::Rng;
 
+use super::deadline::REQUEST_TIMEOUT;
+
 /// Marks a request through all that it causes; made where it is missing.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Why the proxy answered itself.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-outrigger-reason");
 /// The trace that the request belongs to; passed on as it is.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// How often the request was sent; a request of the local application with this header asks for it.
+pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("x-outrigger-attempts");
+/// Which fallback gave the answer.
+pub(crate) const FALLBACK: HeaderName = HeaderName::from_static("x-outrigger-fallback");
 /// Who the caller is; set by the inbound side only.
 pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -27,6 +33,10 @@ pub(crate) struct Found {
     traceparent: bool,
     /// [`PRIOR_HTTP2`].
     pub(crate) prior_http2: bool,
+    /// The caller says how long it waits.
+    pub(crate) timeout: bool,
+    /// The caller wants to know how often its request was sent.
+    pub(crate) attempts: bool,
 }
 
 /// Which headers a single pass over the names has met. Removing a header costs a hash and a probe; most requests have none
@@ -47,6 +57,7 @@ struct Met {
     ours: bool,
     request_id: bool,
     traceparent: bool,
+    timeout: bool,
 }
 
 impl Met {
@@ -71,6 +82,8 @@ impl Met {
                                 met.client_cert = true;
                             } else if text.starts_with(OURS) {
                                 met.ours = true;
+                            } else if text == REQUEST_TIMEOUT.as_str() {
+                                met.timeout = true;
                             }
                         }
                         b"keep-alive" => met.keep_alive = true,
@@ -111,6 +124,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, upgrade: Option<&HeaderValu
         headers.remove(CLIENT_CERT);
     }
     let prior_http2 = met.ours && headers.contains_key(PRIOR_HTTP2);
+    let attempts = met.ours && headers.contains_key(ATTEMPTS);
     clean_common(headers, met);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -121,6 +135,8 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, upgrade: Option<&HeaderValu
         request_id: met.request_id && (!met.connection || headers.contains_key(REQUEST_ID)),
         traceparent: met.traceparent,
         prior_http2,
+        timeout: met.timeout,
+        attempts,
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod authority;
 pub(crate) mod body;
 pub(crate) mod clock;
 pub(crate) mod cookies;
+pub(crate) mod deadline;
 pub(crate) mod errors;
 pub(crate) mod exchange;
 pub(crate) mod headers;

@@ -29,6 +29,55 @@ pub(crate) struct Replay {
 pub(crate) struct RequestBody {
     shared: Option<Rc<Shared>>,
     turn: u32,
+    /// It has all of it for itself, and no turn.
+    copy: Option<Box<Copy>>,
+}
+
+/// All of a body, for a request that is sent beside another one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Whole {
+    chunks: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+#[derive(Debug)]
+struct Copy {
+    chunks: std::vec::IntoIter<Bytes>,
+    trailers: Option<HeaderMap>,
+}
+
+impl Whole {
+    pub(crate) fn body(&self) -> RequestBody {
+        let empty = self.chunks.is_empty() && self.trailers.is_none();
+        RequestBody {
+            shared: None,
+            turn: 0,
+            copy: (!empty).then(|| {
+                Box::new(Copy {
+                    chunks: self.chunks.clone().into_iter(),
+                    trailers: self.trailers.clone(),
+                })
+            }),
+        }
+    }
+}
+
+impl Copy {
+    fn next(&mut self) -> Option<Frame<Bytes>> {
+        match self.chunks.next() {
+            Some(chunk) => Some(Frame::data(chunk)),
+            None => self.trailers.take().map(Frame::trailers),
+        }
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.chunks.as_slice().is_empty() && self.trailers.is_none()
+    }
+
+    fn bytes(&self) -> u64 {
+        let chunks = self.chunks.as_slice().iter();
+        chunks.map(|chunk| chunk.len() as u64).sum()
+    }
 }
 
 #[derive(Debug)]
@@ -119,7 +168,21 @@ impl Replay {
         RequestBody {
             shared: self.shared.clone(),
             turn,
+            copy: None,
         }
+    }
+
+    /// The body as a whole. `None`: some of it is not here yet, or was not kept.
+    pub(crate) fn whole(&self) -> Option<Whole> {
+        let Some(shared) = &self.shared else {
+            return Some(Whole::default());
+        };
+        let body = shared.body.borrow();
+        let complete = body.ended && body.keep != Keep::Lost && !shared.broken.get();
+        complete.then(|| Whole {
+            chunks: body.chunks.clone(),
+            trailers: body.trailers.clone(),
+        })
     }
 
     /// Whether another try would see all of the body.
@@ -258,9 +321,12 @@ impl Body for RequestBody {
     type Error = BodyError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(copy) = &mut self.copy {
+            return Poll::Ready(copy.next().map(Ok));
+        }
         match &self.shared {
             None => Poll::Ready(None),
             Some(shared) => shared.poll(self.turn, cx),
@@ -268,6 +334,9 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
+        if let Some(copy) = &self.copy {
+            return copy.is_at_end();
+        }
         self.shared.as_ref().is_none_or(|shared| {
             let body = shared.body.borrow();
             // A body that was superseded has no end: its connection must not take it for a whole one.
@@ -279,6 +348,9 @@ impl Body for RequestBody {
     }
 
     fn size_hint(&self) -> SizeHint {
+        if let Some(copy) = &self.copy {
+            return SizeHint::with_exact(copy.bytes());
+        }
         match &self.shared {
             None => SizeHint::with_exact(0),
             Some(shared) => {

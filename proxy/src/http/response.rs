@@ -114,6 +114,12 @@ impl Clocks {
         }
     }
 
+    /// The reason of the deadline, once that has passed.
+    fn is_over(&self) -> Option<Reason> {
+        let deadline = self.deadline?;
+        (deadline.at <= Instant::now()).then_some(deadline.reason)
+    }
+
     /// A chunk came.
     fn moved(&mut self) {
         if self.timer.is_some() {
@@ -209,6 +215,11 @@ impl Body for ResponseBody {
         }
         match Pin::new(source).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
+                // The timer is asked only where something is waited for: a stream that always has something would outlive it.
+                if let Some(reason) = me.clocks.is_over() {
+                    exchange.broke(reason);
+                    return me.cut(BodyError::Clock(reason), cx);
+                }
                 if let Some(Truncate::After(left)) = me.truncate {
                     let (shorter, next) = shortened(frame, left);
                     frame = shorter;

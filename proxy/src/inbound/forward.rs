@@ -1,6 +1,7 @@
 //! Requests from a peer to the application.
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::{application, port};
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::http::body::Source;
+use crate::http::clock::Deadline;
 use crate::http::errors::Style;
 use crate::http::exchange::Exchange;
 use crate::http::headers;
@@ -218,33 +220,42 @@ async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Resp
         target: &target,
         interim: request.interim(),
     };
-    let mut tries = 0;
-    let result = loop {
-        tries += 1;
-        let result = if http2 {
-            pool::send_http2(
-                path,
-                || request::http2(request),
-                || request.body.can_repeat(),
-            )
-            .await
-        } else {
-            pool::send_http1(path, || request::http1(request)).await
-        };
-        match result {
-            Err(failure) if tries < STALE_TRIES && call.may_repeat(failure) => {}
-            result => break result,
-        }
+    let started = exchange.started();
+    let deadline = Deadline::after(started, request.timeout, Reason::DeadlineExceeded);
+    let end = deadline.map(|deadline| deadline.at);
+    let body = || request.body.body();
+    let result = {
+        let sending = pin!(async {
+            let mut tries = 0;
+            loop {
+                tries += 1;
+                let result = if http2 {
+                    pool::send_http2(
+                        path,
+                        || request::http2(request, body(), end),
+                        || request.body.can_repeat(),
+                    )
+                    .await
+                } else {
+                    pool::send_http1(path, || request::http1(request, body(), end)).await
+                };
+                match result {
+                    Err(failure) if tries < STALE_TRIES && call.may_repeat(failure) => {}
+                    result => break result,
+                }
+            }
+        });
+        Deadline::limit(deadline, sending).await
     };
     match result {
-        Ok(mut response) => {
+        Ok(Ok(mut response)) => {
             request.body.seal();
             headers::clean_response(response.headers_mut(), false);
-            exchange.answer(response, None, call.port.stream_idle_timeout, None)
+            exchange.answer(response, None, call.port.stream_idle_timeout, deadline)
         }
-        Err(failure) => {
-            let detail = call.describe(failure.reason);
-            exchange.fail(failure.reason, &detail)
+        Ok(Err(Failure { reason, .. })) | Err(reason) => {
+            let detail = call.describe(reason);
+            exchange.fail(reason, &detail)
         }
     }
 }
@@ -272,6 +283,9 @@ impl Call {
             Reason::UpstreamReset => {
                 format!("the application of {service} broke the connection before it answered")
             }
+            Reason::DeadlineExceeded => {
+                format!("the application of {service} did not answer within the caller's time")
+            }
             other => format!("the application of {service}: {}", other.as_str()),
         }
     }
@@ -291,7 +305,10 @@ async fn send_upgrade(
         target: &target,
         interim: None,
     };
-    let sent = pool::send_for_upgrade(path, || request::http1(&call.request)).await;
+    let sent = pool::send_for_upgrade(path, || {
+        request::http1(&call.request, call.request.body.body(), None)
+    })
+    .await;
     let mut response = match sent {
         Ok(response) => response,
         Err(failure) => {

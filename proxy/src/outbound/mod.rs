@@ -1,7 +1,10 @@
 //! From the application to whichever service it asks for: accept → route → balance → connect → send, retry → respond.
 
 mod affinity;
+mod call;
+mod fallback;
 mod filters;
+mod hedge;
 mod outside;
 pub(crate) mod request;
 mod retry;
@@ -38,7 +41,7 @@ use crate::telemetry::metrics::Wire;
 use crate::telemetry::{Direction, Outcome};
 
 use affinity::Affinity;
-use send::Call;
+use call::Call;
 
 /// Accepts the application's connections until a drain begins.
 pub(crate) async fn listen(worker: Rc<Worker>, socket: TcpListener) {
@@ -228,6 +231,7 @@ async fn forward(
         backend,
         request: arrived,
         affinity,
+        since: None,
     };
     if arrived.upgrade {
         return Box::pin(upgrade::send(call, client_side, exchange)).await;

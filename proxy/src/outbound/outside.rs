@@ -4,6 +4,7 @@
 use http::header::{self, HeaderValue};
 use http::uri::{Authority, Scheme};
 use http::{Request, Uri};
+use tokio::time::Instant;
 
 use super::request;
 use crate::http::arrival::Arrived;
@@ -19,9 +20,14 @@ pub(super) struct To<'a> {
     pub(super) service: &'a str,
 }
 
-/// Over HTTP/2, to whichever server.
-pub(super) fn http2(arrived: &Arrived, to: Option<To<'_>>) -> Request<RequestBody> {
-    let mut request = request::http2(arrived);
+/// Over HTTP/2, to whichever server. `end` as for [`request::http2`].
+pub(super) fn http2(
+    arrived: &Arrived,
+    body: RequestBody,
+    end: Option<Instant>,
+    to: Option<To<'_>>,
+) -> Request<RequestBody> {
+    let mut request = request::http2(arrived, body, end);
     let Some(to) = to else { return request };
     headers::remove_ours(request.headers_mut());
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
@@ -37,8 +43,13 @@ pub(super) fn http2(arrived: &Arrived, to: Option<To<'_>>) -> Request<RequestBod
 }
 
 /// Over HTTP/1.1, to whichever server.
-pub(super) fn http1(arrived: &Arrived, to: Option<To<'_>>) -> Request<RequestBody> {
-    let mut request = request::http1(arrived);
+pub(super) fn http1(
+    arrived: &Arrived,
+    body: RequestBody,
+    end: Option<Instant>,
+    to: Option<To<'_>>,
+) -> Request<RequestBody> {
+    let mut request = request::http1(arrived, body, end);
     let Some(to) = to else { return request };
     headers::remove_ours(request.headers_mut());
     let asked = request.headers().get(header::HOST);

@@ -5,21 +5,33 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{Request, Uri, Version};
 
+use tokio::time::Instant;
+
 use crate::http::arrival::Arrived;
+use crate::http::deadline;
 use crate::http::replay::RequestBody;
 
 /// Over HTTP/2: the authority stands in the URI. Between sidecars the scheme is what the application said it is: plain HTTP.
-pub(crate) fn http2(arrived: &Arrived) -> Request<RequestBody> {
+///
+/// `end`: when the caller stops waiting, if the next hop is to be told.
+pub(crate) fn http2(
+    arrived: &Arrived,
+    body: RequestBody,
+    end: Option<Instant>,
+) -> Request<RequestBody> {
     let head = &arrived.head;
     let mut uri = http::uri::Parts::default();
     uri.scheme = Some(Scheme::HTTP);
     uri.authority = Some(arrived.authority.clone());
     uri.path_and_query = Some(path_and_query(head));
-    let mut request = Request::new(arrived.body.body());
+    let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_2;
     *request.headers_mut() = head.headers.clone();
     request.headers_mut().remove(header::HOST);
+    if let Some(end) = end {
+        deadline::tell(request.headers_mut(), arrived.grpc, end);
+    }
     // The three parts belong together: it cannot fail.
     if let Ok(uri) = Uri::from_parts(uri) {
         *request.uri_mut() = uri;
@@ -28,9 +40,14 @@ pub(crate) fn http2(arrived: &Arrived) -> Request<RequestBody> {
 }
 
 /// Over HTTP/1.1: origin form, and a `Host` header.
-pub(crate) fn http1(arrived: &Arrived) -> Request<RequestBody> {
+/// `end` as for [`http2`].
+pub(crate) fn http1(
+    arrived: &Arrived,
+    body: RequestBody,
+    end: Option<Instant>,
+) -> Request<RequestBody> {
     let head = &arrived.head;
-    let mut request = Request::new(arrived.body.body());
+    let mut request = Request::new(body);
     *request.method_mut() = head.method.clone();
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = head.headers.clone();
@@ -39,6 +56,9 @@ pub(crate) fn http1(arrived: &Arrived) -> Request<RequestBody> {
         if let Ok(host) = HeaderValue::from_str(arrived.authority.as_str()) {
             request.headers_mut().insert(header::HOST, host);
         }
+    }
+    if let Some(end) = end {
+        deadline::tell(request.headers_mut(), arrived.grpc, end);
     }
     *request.uri_mut() = Uri::from(path_and_query(head));
     request

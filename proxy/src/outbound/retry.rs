@@ -1,10 +1,14 @@
 //! Whether a request that failed is sent again.
 
+use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, Method, Response};
+use http_body::Body;
+use tokio::time::Instant;
 
+use super::call::Call;
 use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::headers;
@@ -37,6 +41,9 @@ pub(super) struct Retries<'a> {
     rule: &'a Rule,
     metrics: &'a RequestMetrics,
     method: &'a Method,
+    body: &'a Replay,
+    /// When there must be an answer.
+    end: Option<Instant>,
     safe: u32,
     by_policy: u32,
     /// Why a failure that would be retried was not.
@@ -51,20 +58,21 @@ pub(super) fn kept_bytes(rule: &Rule) -> usize {
 }
 
 impl<'a> Retries<'a> {
-    pub(super) fn new(
-        worker: &'a Worker,
-        rule: &'a Rule,
-        metrics: &'a RequestMetrics,
-        method: &'a Method,
-    ) -> Retries<'a> {
-        if rule.retry.is_some() {
+    /// `end`: when there must be an answer, retries included.
+    pub(super) fn new(call: &Call<'a>, end: Option<Instant>) -> Retries<'a> {
+        let rule = call.rule;
+        // Once for each request, wherever it goes.
+        let pays = rule.retry.is_some() || rule.recovery.hedge.is_some();
+        if pays && call.since.is_none() {
             rule.budget.deposit();
         }
         Retries {
-            worker,
+            worker: call.worker,
             rule,
-            metrics,
-            method,
+            metrics: &call.backend.metrics,
+            method: &call.request.head.method,
+            body: &call.request.body,
+            end,
             safe: 0,
             by_policy: 0,
             refused: None,
@@ -72,7 +80,7 @@ impl<'a> Retries<'a> {
     }
 
     /// After a try without a response. `others`: there are endpoints that were not tried.
-    pub(super) fn after_failure(&mut self, failure: Failure, body: &Replay, others: bool) -> Next {
+    pub(super) fn after_failure(&mut self, failure: Failure, others: bool) -> Next {
         if failure.reason == Reason::NotReady {
             return Next::Stop;
         }
@@ -84,9 +92,9 @@ impl<'a> Retries<'a> {
         };
         // The same endpoint would refuse the connection again; a stream that it refused it may take on another connection.
         let elsewhere = others || cause == RetryCause::Reset;
-        let unfinished = failure.stale && (!body.is_sent() || self.method.is_idempotent());
+        let unfinished = failure.stale && (!self.body.is_sent() || self.method.is_idempotent());
         if (failure.unprocessed || unfinished) && elsewhere {
-            return self.safely(cause, body);
+            return self.safely(cause);
         }
         let wanted = self.rule.retry.as_ref().filter(|retry| match cause {
             RetryCause::Timeout => retry.on_timeout,
@@ -95,7 +103,7 @@ impl<'a> Retries<'a> {
             _ => true,
         });
         match wanted {
-            Some(retry) => self.by_policy(retry, cause, body, failure.unprocessed, Duration::ZERO),
+            Some(retry) => self.by_policy(retry, cause, failure.unprocessed, None),
             None => Next::Stop,
         }
     }
@@ -105,37 +113,49 @@ impl<'a> Retries<'a> {
         &mut self,
         response: &Response<Source>,
         unprocessed: bool,
-        body: &Replay,
         others: bool,
     ) -> Next {
         if unprocessed && others {
-            return self.safely(RetryCause::Connect, body);
+            return self.safely(RetryCause::Connect);
         }
         let Some(retry) = &self.rule.retry else {
             return Next::Stop;
         };
+        let trailers = response.body().peeked_trailers();
+        let code = || {
+            let in_trailers = || trailers.and_then(status_of);
+            grpc_status(response.headers()).or_else(in_trailers)
+        };
         let cause = if retry.statuses.contains(&response.status()) {
             RetryCause::Status
         } else if !retry.grpc_codes.is_empty()
-            && grpc_status(response.headers()).is_some_and(|code| retry.grpc_codes.contains(&code))
+            && code().is_some_and(|code| retry.grpc_codes.contains(&code))
         {
             RetryCause::GrpcStatus
         } else {
             return Next::Stop;
         };
-        let asked = retry_after(response.headers()).unwrap_or(Duration::ZERO);
-        if asked > retry.backoff.max {
-            // It does not want to be asked again so soon, and the client may not want to wait so long.
-            return Next::Stop;
-        }
-        self.by_policy(retry, cause, body, unprocessed, asked)
+        let asked = match pushback(response.headers())
+            .or_else(|| trailers.and_then(pushback))
+            .or_else(|| retry_after(response.headers()).map(Pushback::AtLeast))
+        {
+            // It does not want to be asked again (so soon), and the client may not want to wait so long.
+            Some(Pushback::Never) => return self.refuse(RetryRefusal::Pushback),
+            Some(Pushback::AtLeast(pause) | Pushback::Exactly(pause))
+                if pause > retry.backoff.max =>
+            {
+                return self.refuse(RetryRefusal::Pushback);
+            }
+            asked => asked,
+        };
+        self.by_policy(retry, cause, unprocessed, asked)
     }
 
-    fn safely(&mut self, cause: RetryCause, body: &Replay) -> Next {
+    fn safely(&mut self, cause: RetryCause) -> Next {
         if self.safe >= SAFE_RETRIES {
             return self.refuse(RetryRefusal::Attempts);
         }
-        if !body.can_repeat() {
+        if !self.body.can_repeat() {
             return self.refuse(RetryRefusal::BodyTooLarge);
         }
         self.safe += 1;
@@ -147,9 +167,8 @@ impl<'a> Retries<'a> {
         &mut self,
         retry: &Retry,
         cause: RetryCause,
-        body: &Replay,
         unprocessed: bool,
-        at_least: Duration,
+        asked: Option<Pushback>,
     ) -> Next {
         if self.by_policy >= retry.max_retries {
             return self.refuse(RetryRefusal::Attempts);
@@ -157,17 +176,28 @@ impl<'a> Retries<'a> {
         if !unprocessed && !retry.methods.contains(self.method) {
             return self.refuse(RetryRefusal::Method);
         }
-        if !body.can_repeat() {
+        if !self.body.can_repeat() {
             return self.refuse(RetryRefusal::BodyTooLarge);
+        }
+        let drawn = {
+            let mut rng = self.worker.rng.borrow_mut();
+            retry.backoff.delay(self.by_policy + 1, &mut *rng)
+        };
+        let pause = match asked {
+            Some(Pushback::Exactly(pause)) => pause,
+            Some(Pushback::AtLeast(pause)) => drawn.max(pause),
+            _ => drawn,
+        };
+        let too_late = |end| Instant::now() + pause >= end;
+        if self.end.is_some_and(too_late) {
+            return self.refuse(RetryRefusal::Deadline);
         }
         if !self.rule.budget.try_withdraw() {
             return self.refuse(RetryRefusal::Budget);
         }
         self.by_policy += 1;
         self.metrics.retries.made(cause);
-        let mut rng = self.worker.rng.borrow_mut();
-        let pause = retry.backoff.delay(self.by_policy, &mut *rng);
-        Next::Again(pause.max(at_least))
+        Next::Again(pause)
     }
 
     fn refuse(&mut self, why: RetryRefusal) -> Next {
@@ -177,12 +207,53 @@ impl<'a> Retries<'a> {
     }
 }
 
+/// What a server says of the next try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pushback {
+    AtLeast(Duration),
+    Exactly(Duration),
+    Never,
+}
+
 /// The status of a trailers-only response.
-fn grpc_status(headers: &HeaderMap) -> Option<u32> {
+pub(super) fn grpc_status(headers: &HeaderMap) -> Option<u32> {
     if !headers::is_grpc(headers) {
         return None;
     }
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    status_of(headers)
+}
+
+fn status_of(trailers: &HeaderMap) -> Option<u32> {
+    trailers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}
+
+/// `grpc-retry-pushback-ms`: after how many milliseconds the server wants to be asked again; what is no such number, negative
+/// ones among them, means never (<https://github.com/grpc/proposal/blob/master/A6-client-retries.md>, "Pushback").
+fn pushback(headers: &HeaderMap) -> Option<Pushback> {
+    let value = headers.get("grpc-retry-pushback-ms")?;
+    let millis = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.parse::<u32>().ok());
+    Some(millis.map_or(Pushback::Never, |millis| {
+        Pushback::Exactly(Duration::from_millis(millis.into()))
+    }))
+}
+
+/// Servers that send a head before they fail put the status of a gRPC call into trailers. Where these are here already, and
+/// nothing is before them, the call can still be made again.
+pub(super) async fn look_at_trailers(call: &Call<'_>, response: &mut Response<Source>) {
+    let codes = call.rule.retry.as_ref().map(|retry| &retry.grpc_codes);
+    if !call.request.grpc || codes.is_none_or(Vec::is_empty) || response.body().is_end_stream() {
+        return;
+    }
+    let body = response.body_mut();
+    std::future::poll_fn(|cx| {
+        // Whether something is there now is all that matters.
+        let _ = body.poll_peek(cx);
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// When the server wants to be asked again: seconds, or a date (RFC 9110, section 10.2.3).
@@ -197,3 +268,6 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
             .unwrap_or(Duration::ZERO),
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
+use super::call::Call;
 use super::outside;
 use super::retry::{Next, Retries};
-use super::send::Call;
 use super::verdict;
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
@@ -69,8 +69,7 @@ async fn try_endpoints(
     call: &Call<'_>,
     exchange: &mut Exchange,
 ) -> Result<(Response<Source>, InFlight, bool), Reason> {
-    let metrics = &call.backend.metrics;
-    let mut retries = Retries::new(call.worker, call.rule, metrics, &call.request.head.method);
+    let mut retries = Retries::new(call, None);
     let mut tried: Vec<Arc<Endpoint>> = Vec::new();
     loop {
         let Some(endpoint) = call.pick(&tried) else {
@@ -96,7 +95,7 @@ async fn try_endpoints(
         verdict::failure(&failure, &mut in_flight);
         tried.push(endpoint);
         let others = call.has_others(&tried);
-        match retries.after_failure(failure, &call.request.body, others) {
+        match retries.after_failure(failure, others) {
             Next::Again(pause) => tokio::time::sleep(pause).await,
             Next::Stop => return Err(failure.reason),
         }
@@ -112,7 +111,8 @@ async fn try_one(call: &Call<'_>, endpoint: &Endpoint) -> Result<Response<Source
         interim: None,
     };
     pool::send_for_upgrade(path, || {
-        outside::http1(call.request, call.outside(endpoint))
+        let body = call.request.body.body();
+        outside::http1(call.request, body, None, call.outside(endpoint))
     })
     .await
 }

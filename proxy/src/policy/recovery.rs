@@ -103,7 +103,7 @@ impl Cause {
     /// What a reason is as a cause. `None`: no other backend would make it better, or there is no time left for one.
     pub const fn of(reason: Reason) -> Option<Cause> {
         match reason {
-            Reason::NoEndpoints => Some(Cause::NoEndpoints),
+            Reason::NoEndpoints | Reason::DnsFailed => Some(Cause::NoEndpoints),
             Reason::CircuitOpen => Some(Cause::CircuitOpen),
             Reason::Overloaded | Reason::Throttled => Some(Cause::Overload),
             Reason::ConnectFailed

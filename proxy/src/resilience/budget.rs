@@ -1,7 +1,7 @@
 //! How many retries there may be: a share of the requests, so that an overload is not multiplied by them.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use crate::balance::clock;
 
@@ -59,6 +59,7 @@ impl RetryBudget {
     fn try_withdraw_at(&self, second: u32) -> bool {
         // Taken first and given back where it was too much: threads that come at the same time can then refuse one retry
         // too many, never allow one.
+        // In one order for all threads, so that of two that take from different slots one sees the other.
         self.add(second, -RETRY);
         let allowed = self.balance(second) >= 0;
         if !allowed {
@@ -69,7 +70,7 @@ impl RetryBudget {
 
     fn add(&self, second: u32, amount: i64) {
         let slot = &self.slots[second as usize % SLOTS];
-        let _ = slot.fetch_update(Relaxed, Relaxed, |word| {
+        let _ = slot.fetch_update(SeqCst, Relaxed, |word| {
             let (then, balance) = unpack(word);
             // A slot of an earlier round is over. One of a later second belongs to a thread that is ahead: leave it there.
             let (at, balance) = if then < second {
@@ -86,7 +87,7 @@ impl RetryBudget {
         let alive = |then: u32| u64::from(second.saturating_sub(then)) < LIFETIME_SECONDS;
         self.slots
             .iter()
-            .map(|slot| unpack(slot.load(Relaxed)))
+            .map(|slot| unpack(slot.load(SeqCst)))
             .filter(|(then, _)| alive(*then))
             .fold(reserve, |sum, (_, balance)| sum.saturating_add(balance))
     }

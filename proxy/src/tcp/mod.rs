@@ -297,6 +297,7 @@ impl Drop for Session<'_> {
                 attempts: u32::from(self.upstream.is_some()),
                 not_retried: None,
                 filter: None,
+                fallback: None,
             });
         }
     }

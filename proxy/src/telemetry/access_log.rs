@@ -50,6 +50,8 @@ pub struct Entry {
     pub not_retried: Option<&'static str>,
     /// `redirect`, `fault-delay`, … : what a filter of the route did with the request.
     pub filter: Option<&'static str>,
+    /// `<namespace>/<name>` of the service that answered in another one's place, or `response`.
+    pub fallback: Option<Arc<str>>,
 }
 
 /// What the client asked for.

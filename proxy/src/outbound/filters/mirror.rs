@@ -105,12 +105,12 @@ async fn try_one(
     if http2 {
         pool::send_http2(
             path,
-            || request::http2(request),
+            || request::http2(request, request.body.body(), None),
             || request.body.can_repeat(),
         )
         .await
     } else {
-        pool::send_http1(path, || request::http1(request)).await
+        pool::send_http1(path, || request::http1(request, request.body.body(), None)).await
     }
 }
 

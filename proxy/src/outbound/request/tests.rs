@@ -30,10 +30,10 @@ fn arrived(uri: &str, host: Option<&str>) -> Box<Arrived> {
 #[test]
 fn the_uri_goes_before_host() {
     let request = arrived("http://Chat:80/v1/models?x=1", Some("other"));
-    let sent = http1(&request);
+    let sent = http1(&request, request.body.body(), None);
     assert_eq!(sent.uri(), "/v1/models?x=1");
     assert_eq!(sent.headers()["host"], "Chat:80");
-    let sent = http2(&request);
+    let sent = http2(&request, request.body.body(), None);
     assert_eq!(sent.uri(), "http://Chat:80/v1/models?x=1");
     assert!(!sent.headers().contains_key("host"));
 }
@@ -41,15 +41,19 @@ fn the_uri_goes_before_host() {
 #[test]
 fn origin_form() {
     let request = arrived("/v1/models", Some("chat"));
-    let sent = http1(&request);
+    let sent = http1(&request, request.body.body(), None);
     assert_eq!(sent.uri(), "/v1/models");
     assert_eq!(sent.headers()["host"], "chat");
-    assert_eq!(http2(&request).uri(), "http://chat/v1/models");
+    assert_eq!(
+        http2(&request, request.body.body(), None).uri(),
+        "http://chat/v1/models"
+    );
 }
 
 #[test]
 fn asterisk_form() {
-    let sent = http1(&arrived("*", Some("chat")));
+    let request = arrived("*", Some("chat"));
+    let sent = http1(&request, request.body.body(), None);
     assert_eq!(sent.uri(), "*");
     assert_eq!(sent.headers()["host"], "chat");
 }

@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier, Mutex};
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -108,4 +110,101 @@ fn a_slot_never_wraps() {
     (0..10).for_each(|_| budget.deposit_at(1));
     assert_eq!(budget.balance(1), i64::from(i32::MAX));
     assert_eq!(unpack(pack(7, -3)), (7, -3));
+}
+
+/// What a worker does: requests that come, retries that are wanted, and seconds that pass.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Request,
+    Retry,
+    Wait(u32),
+}
+
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    let act = prop_oneof![
+        4 => Just(Act::Request),
+        4 => Just(Act::Retry),
+        1 => (0_u32..4).prop_map(Act::Wait),
+    ];
+    proptest::collection::vec(act, 0..200)
+}
+
+/// No more retries in any ten seconds than the requests of these seconds, and the reserve, pay for. `log`: second, and whether
+/// it was a retry.
+fn never_exceeded(percent: u32, minimum: u32, log: &[(u32, bool)]) {
+    let ends = log.iter().filter(|(_, retry)| *retry).map(|(at, _)| *at);
+    for end in ends {
+        let within = |at: u32| at <= end && end - at < LIFETIME_SECONDS as u32;
+        let count = |wanted| {
+            let all = log
+                .iter()
+                .filter(|(at, retry)| within(*at) && *retry == wanted);
+            all.count() as u64
+        };
+        let paid = count(false) * u64::from(percent) / 100;
+        let reserve = u64::from(minimum) * LIFETIME_SECONDS;
+        let retries = count(true);
+        assert!(
+            retries <= paid + reserve,
+            "{retries} > {paid} + {reserve} up to second {end}"
+        );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_budget_is_never_exceeded_over_time(
+        percent in 1_u32..300, minimum in 0_u32..3, acts in acts(),
+    ) {
+        let budget = RetryBudget::new(percent, minimum);
+        let (mut second, mut log) = (100, Vec::new());
+        for act in acts {
+            match act {
+                Act::Wait(seconds) => second += seconds,
+                Act::Request => {
+                    budget.deposit_at(second);
+                    log.push((second, false));
+                }
+                Act::Retry if budget.try_withdraw_at(second) => log.push((second, true)),
+                Act::Retry => {}
+            }
+        }
+        never_exceeded(percent, minimum, &log);
+    }
+
+    /// Workers that run at the same time, with the same clock: what they get together is what one would get at most.
+    #[test]
+    fn a_budget_is_never_exceeded_by_several_workers(
+        percent in 1_u32..300, minimum in 0_u32..3,
+        workers in proptest::collection::vec(acts(), 2..5),
+    ) {
+        let budget = RetryBudget::new(percent, minimum);
+        let log = Mutex::new(Vec::new());
+        let start = Barrier::new(workers.len());
+        std::thread::scope(|scope| {
+            let (budget, log, start) = (&budget, &log, &start);
+            for acts in &workers {
+                scope.spawn(move || {
+                    let mut own = Vec::new();
+                    start.wait();
+                    for act in acts {
+                        match act {
+                            // Within one second: which slot is written does not depend on who is late.
+                            Act::Wait(_) => std::thread::yield_now(),
+                            Act::Request => {
+                                budget.deposit_at(7);
+                                own.push((7, false));
+                            }
+                            Act::Retry if budget.try_withdraw_at(7) => own.push((7, true)),
+                            Act::Retry => {}
+                        }
+                    }
+                    log.lock().unwrap().extend(own);
+                });
+            }
+        });
+        never_exceeded(percent, minimum, &log.into_inner().unwrap());
+    }
 }

@@ -182,7 +182,6 @@ pub(super) struct Calls {
 
 /// Where a fallback leads.
 #[derive(Clone)]
-#[allow(dead_code, reason = "for tests that follow with the data path")]
 pub(super) enum Onto {
     /// To a service of this name with these plaintext endpoints.
     Service(&'static str, Vec<SocketAddr>),

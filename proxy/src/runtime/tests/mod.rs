@@ -2,9 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 mod client;
+mod deadlines;
 mod drain;
 mod failures;
+mod fallbacks;
 mod filters;
+mod hedges;
 mod http1;
 mod http2;
 mod inbound;

@@ -67,6 +67,10 @@ fn fields(line: &mut Line, entry: &Entry) {
     if let Some(action) = entry.filter {
         line.text("filter", action);
     }
+
+    if let Some(fallback) = &entry.fallback {
+        line.text("fallback", fallback);
+    }
     let traceparent = entry
         .request
         .as_ref()

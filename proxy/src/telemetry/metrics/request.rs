@@ -145,6 +145,11 @@ impl RequestMetrics {
         self.ended.fetch_add(1, Relaxed);
     }
 
+    /// The request goes on as one of another kind, which has begun: this one does not end.
+    pub(crate) fn hand_over(&self) {
+        self.begun.fetch_sub(1, Relaxed);
+    }
+
     pub(crate) fn direction(&self) -> Direction {
         self.labels.direction
     }

@@ -1,0 +1,196 @@
+//! A request and where it goes: what its rule says of it, and what is told where it fails.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::affinity::Affinity;
+use super::outside;
+use crate::balance::{Endpoint, InFlight};
+use crate::error::Reason;
+use crate::http::arrival::Arrived;
+use crate::http::clock::Deadline;
+use crate::http::exchange::Exchange;
+use crate::policy::{Backend, Rule, Upstream};
+use crate::runtime::Worker;
+
+/// A request on its way to a backend.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) worker: &'a Rc<Worker>,
+    pub(super) rule: &'a Rule,
+    pub(super) backend: &'a Backend,
+    pub(super) request: &'a Arrived,
+    pub(super) affinity: &'a Affinity,
+    /// Since when this backend is asked. `None`: since the request came.
+    pub(super) since: Option<Instant>,
+}
+
+impl Call<'_> {
+    /// The request clock: the policy's, or the caller's if that is shorter.
+    pub(super) fn request_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
+        let after = match (self.rule.timeouts.request, self.request.timeout) {
+            (Some(policy), Some(caller)) => Some(policy.min(caller)),
+            (policy, caller) => policy.or(caller),
+        };
+        Deadline::after(exchange.started(), after, Reason::RequestTimeout)
+    }
+
+    /// Until the first byte of the response's body must be there, over all tries.
+    pub(super) fn first_byte_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
+        Deadline::earlier(
+            self.request_deadline(exchange),
+            Deadline::after(
+                self.since.unwrap_or(exchange.started()),
+                self.rule.timeouts.first_byte,
+                Reason::FirstByteTimeout,
+            ),
+        )
+    }
+
+    /// Until the response's head must be there, over all tries.
+    pub(super) fn head_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
+        Deadline::earlier(
+            self.first_byte_deadline(exchange),
+            Deadline::after(
+                self.since.unwrap_or(exchange.started()),
+                self.rule.timeouts.response_headers,
+                Reason::ResponseHeadersTimeout,
+            ),
+        )
+    }
+
+    /// Until the response's last byte must be there, now that its head is.
+    pub(super) fn body_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
+        let request = self.request_deadline(exchange);
+        let Some(lifetime) = self.rule.timeouts.stream_lifetime else {
+            return request;
+        };
+        let reason = Reason::StreamLifetimeTimeout;
+        Deadline::earlier(
+            request,
+            Deadline::after(Instant::now(), Some(lifetime), reason),
+        )
+    }
+
+    /// When the caller stops waiting, for those who are told: sidecars, gRPC servers, and whoever the caller itself told.
+    pub(super) fn end_to_tell(&self, exchange: &Exchange, endpoint: &Endpoint) -> Option<Instant> {
+        let deadline = self.request_deadline(exchange)?;
+        let request = self.request;
+        (endpoint.mtls || request.grpc || request.timeout.is_some()).then_some(deadline.at)
+    }
+
+    /// Whether the request clock is the policy's: a caller's own may be shorter than any endpoint could keep.
+    pub(super) fn is_policys_time(&self) -> bool {
+        let caller = self.request.timeout;
+        let policy = self.rule.timeouts.request;
+        policy.is_some_and(|policy| caller.is_none_or(|caller| policy <= caller))
+    }
+
+    /// An endpoint for the next try.
+    pub(super) fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+        let endpoints = &self.backend.endpoints;
+        if let Some(same) = self.affinity.same(endpoints, tried) {
+            return Some(same);
+        }
+        let key = self.affinity.key(endpoints, self.worker, self.request);
+        let mut rng = self.worker.rng.borrow_mut();
+        endpoints.pick_by(key, &mut *rng, tried)
+    }
+
+    /// Tells the client by what it is known from now on. A fallback's answer leaves its session where it is.
+    pub(super) fn finish(&self, headers: &mut HeaderMap) {
+        if self.since.is_none() {
+            let endpoints = &self.backend.endpoints;
+            self.affinity.finish(self.rule, endpoints, headers);
+        }
+    }
+
+    /// Begins a try at an endpoint. `None`: it has as many requests as it may have.
+    pub(super) fn begin(&self, endpoint: &Arc<Endpoint>, exchange: &Exchange) -> Option<InFlight> {
+        let mut in_flight = endpoint.try_begin()?;
+        // The policy's clocks: the caller's own may be shorter than any endpoint could keep.
+        in_flight.answer_by(|| {
+            let timeouts = &self.rule.timeouts;
+            let since = self.since.unwrap_or(exchange.started());
+            let heads = [timeouts.response_headers, timeouts.first_byte];
+            let heads = heads.into_iter().flatten().min();
+            let head = heads.and_then(|after| since.checked_add(after));
+            let request = timeouts
+                .request
+                .and_then(|after| exchange.started().checked_add(after));
+            head.into_iter().chain(request).min()
+        });
+        Some(in_flight)
+    }
+
+    /// Whether there is an endpoint that was not tried and would be chosen.
+    pub(super) fn has_others(&self, tried: &[Arc<Endpoint>]) -> bool {
+        self.backend.endpoints.has_untried(tried)
+    }
+
+    /// Why there was no endpoint for a try.
+    pub(super) fn nothing_to_pick(&self) -> Reason {
+        if self.backend.endpoints.is_full() {
+            Reason::CircuitOpen
+        } else {
+            let upstream = &self.backend.upstream;
+            upstream.why_none().unwrap_or(Reason::NoEndpoints)
+        }
+    }
+
+    /// What the endpoint's server is told of the request, where it is outside the mesh.
+    pub(super) fn outside<'e>(&'e self, endpoint: &'e Endpoint) -> Option<outside::To<'e>> {
+        Some(outside::To {
+            outside: endpoint.outside.as_deref()?,
+            service: &self.backend.upstream.service,
+        })
+    }
+
+    pub(super) fn describe(&self, reason: Reason) -> String {
+        let service = &self.backend.upstream.service;
+        let port = self.backend.port;
+        match reason {
+            Reason::NoEndpoints => {
+                format!("{service} port {port} has no endpoint that takes requests")
+            }
+            Reason::ConnectFailed => {
+                format!("no endpoint of {service} port {port} accepted a connection")
+            }
+            Reason::ConnectTimeout => format!("no connection to {service} port {port} in time"),
+            Reason::UpstreamUntrusted => {
+                format!(
+                    "the server reached as {service} port {port} did not prove that it may serve it"
+                )
+            }
+            Reason::UpstreamReset => format!("{service} broke the connection before it answered"),
+            Reason::RequestTimeout => format!("{service} did not answer within the request's time"),
+            Reason::PerTryTimeout => format!("{service} did not answer within the time of a try"),
+            Reason::ResponseHeadersTimeout => {
+                format!("{service} did not begin to answer within the response-headers time")
+            }
+            Reason::FirstByteTimeout => {
+                format!("{service} sent nothing of a body within the first-byte time")
+            }
+            Reason::NotReady => "the sidecar has no identity yet".into(),
+            Reason::LoopDetected => {
+                format!("an endpoint of {service} is one of this sidecar's own listeners")
+            }
+            Reason::DnsFailed => dns_failed(&self.backend.upstream),
+            Reason::ClientGone => "the client went away".into(),
+            Reason::UpgradeFailed => format!("{service} did not complete the change of protocol"),
+            other => format!("{service}: {}", other.as_str()),
+        }
+    }
+}
+
+/// Which names have no address, and why.
+fn dns_failed(upstream: &Upstream) -> String {
+    let troubles = upstream.names.iter().filter_map(|name| {
+        let (trouble, _) = name.standing().trouble.clone()?;
+        Some(format!("{}: {trouble}", name.host))
+    });
+    troubles.collect::<Vec<_>>().join("; ")
+}

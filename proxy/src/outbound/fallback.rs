@@ -1,0 +1,152 @@
+//! What answers where a backend fails: another one, or a response of our own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Response, StatusCode};
+use tokio::time::Instant;
+
+use super::call::Call;
+use super::send::{self, Answer};
+use crate::error::Reason;
+use crate::http::errors::Style;
+use crate::http::exchange::Exchange;
+use crate::http::headers;
+use crate::http::response::ResponseBody;
+use crate::policy::{Backend, Cause, Causes, Fallback, FallbackTo, Protocol, StaticResponse};
+use crate::telemetry::metrics::RetryRefusal;
+
+/// Whether the rule has a fallback for what has happened.
+pub(super) fn is_wanted(call: &Call<'_>, result: &Result<Answer, Reason>) -> bool {
+    let fallbacks = &call.rule.recovery.fallbacks;
+    if fallbacks.is_empty() {
+        return false;
+    }
+    let causes = causes(result);
+    let wanted = |fallback: &Fallback| fallback.on.first_of_both(causes).is_some();
+    fallbacks.iter().any(wanted) && !call.request.body.is_broken()
+}
+
+/// Tries the rule's fallbacks, each one at most once and in their order, until there is an answer that none of those left is
+/// for. Nothing of a response has reached the client.
+pub(super) async fn run(
+    first: Call<'_>,
+    mut exchange: Box<Exchange>,
+    mut result: Result<Answer, Reason>,
+) -> Response<ResponseBody> {
+    let mut call = first;
+    let mut mark = None;
+    let mut left = first.rule.recovery.fallbacks.iter();
+    while let Some((fallback, cause)) = next(&call, &mut exchange, &mut left, &result) {
+        fallback.metrics.used(cause);
+        match &fallback.to {
+            FallbackTo::Response(response) => {
+                exchange.fall_back(&fallback.name, None);
+                return reply(&call, exchange, fallback, response);
+            }
+            FallbackTo::Backend(backend) => {
+                // What failed is not read any more.
+                drop(result);
+                exchange.fall_back(&fallback.name, Some(&backend.metrics));
+                if backend.protocol == Protocol::Grpc {
+                    exchange.set_style(Style::Grpc);
+                }
+                call = Call {
+                    backend,
+                    since: Some(Instant::now()),
+                    ..first
+                };
+                mark = Some(&fallback.mark);
+                result = send::reach(&call, &mut exchange).await;
+            }
+        }
+    }
+    send::finish(&call, exchange, result, mark)
+}
+
+/// The next fallback for what has happened, and what that was.
+fn next<'a>(
+    call: &Call<'_>,
+    exchange: &mut Exchange,
+    left: &mut std::slice::Iter<'a, Fallback>,
+    result: &Result<Answer, Reason>,
+) -> Option<(&'a Fallback, Cause)> {
+    if call.request.body.is_broken() {
+        return None;
+    }
+    let causes = causes(result);
+    for fallback in left {
+        let Some(cause) = fallback.on.first_of_both(causes) else {
+            continue;
+        };
+        if let FallbackTo::Backend(backend) = &fallback.to {
+            if is_same(backend, call.backend) {
+                // One of several backends of the rule: it has just failed.
+                continue;
+            }
+            if !call.request.body.can_repeat() {
+                let why = RetryRefusal::BodyTooLarge;
+                call.backend.metrics.retries.refused(why);
+                exchange.log_not_retried(why.as_str());
+                continue;
+            }
+        }
+        return Some((fallback, cause));
+    }
+    None
+}
+
+fn is_same(one: &Backend, other: &Backend) -> bool {
+    one.port == other.port
+        && Arc::ptr_eq(&one.upstream, &other.upstream)
+        && Arc::ptr_eq(&one.endpoints, &other.endpoints)
+}
+
+fn causes(result: &Result<Answer, Reason>) -> Causes {
+    match result {
+        Err(reason) => Causes::of_reason(*reason),
+        Ok(answer) => {
+            let status = answer.response.status();
+            if status.is_success() {
+                return Causes::default();
+            }
+            let word = answer.response.headers().get(headers::REASON);
+            let word = word.filter(|_| answer.from_sidecar);
+            let known = |word| Reason::ALL.into_iter().find(|each| word == each.as_str());
+            Causes::of_response(status, word.and_then(known))
+        }
+    }
+}
+
+fn reply(
+    call: &Call<'_>,
+    exchange: Box<Exchange>,
+    fallback: &Fallback,
+    response: &StaticResponse,
+) -> Response<ResponseBody> {
+    let bodiless = matches!(
+        response.status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    let body = if bodiless {
+        Bytes::new()
+    } else {
+        response.body.clone()
+    };
+    let length = body.len();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = response.status;
+    let fields = answer.headers_mut();
+    if !bodiless {
+        fields.insert(CONTENT_LENGTH, length.into());
+    }
+    if let Some(content_type) = &response.content_type {
+        fields.insert(CONTENT_TYPE, content_type.clone());
+    }
+    fields.insert(headers::FALLBACK, fallback.mark.clone());
+    if call.rule.recovery.expose_attempts || call.request.wants_attempts {
+        fields.insert(headers::ATTEMPTS, exchange.attempts().into());
+    }
+    exchange.reply(answer, None)
+}
