@@ -17,6 +17,7 @@ mod mesh;
 mod observability;
 mod protocols;
 mod reconfigure;
+mod recovery;
 mod retries;
 mod rotation;
 mod routing;

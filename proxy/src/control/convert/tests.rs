@@ -110,6 +110,46 @@ fn what_is_wrong_is_told_with_its_field() {
             "rules[0].retry.statuses[1]: 1000 is not an HTTP status",
         ),
         (
+            with_rule(|rule| rule.hedge = Some(wire::Hedge::default())),
+            "rules[0].hedge.delay: unset; it has no default",
+        ),
+        (
+            with_rule(|rule| {
+                rule.hedge = Some(wire::Hedge {
+                    delay: seconds(1),
+                    max_requests: 1,
+                    ..Default::default()
+                });
+            }),
+            "rules[0].hedge.max_requests: 1 is the request itself; at least 2 are wanted",
+        ),
+        (
+            with_rule(|rule| rule.fallbacks = vec![wire::Fallback::default()]),
+            "rules[0].fallbacks[0].on: empty; it would never be used",
+        ),
+        (
+            with_rule(|rule| {
+                rule.fallbacks = vec![wire::Fallback {
+                    on: vec![1, 99],
+                    to: None,
+                }];
+            }),
+            "rules[0].fallbacks[0].on[1]: 99 is a value that this version does not know",
+        ),
+        (
+            with_rule(|rule| {
+                let response = wire::StaticResponse {
+                    status: 100,
+                    ..Default::default()
+                };
+                rule.fallbacks = vec![wire::Fallback {
+                    on: vec![1],
+                    to: Some(wire::fallback::To::Response(response)),
+                }];
+            }),
+            "rules[0].fallbacks[0].response.status: 100 is not the status of a response",
+        ),
+        (
             with_rule(|rule| {
                 rule.matches = vec![wire::Match {
                     method: "GE T".into(),

@@ -12,7 +12,6 @@ mod http1;
 mod http2;
 mod inbound;
 pub(crate) mod mesh;
-mod mesh;
 mod pool;
 mod protocols;
 mod retries;
