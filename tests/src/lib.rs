@@ -11,6 +11,7 @@ mod address;
 mod binaries;
 pub mod client;
 mod control_plane;
+pub mod dns;
 pub mod echo;
 pub mod load;
 mod metrics;

@@ -22,6 +22,7 @@ pub struct SidecarBuilder {
     control_plane: SocketAddr,
     join: Join,
     flags: Vec<String>,
+    environment: Vec<(String, String)>,
     data_dir: Option<PathBuf>,
     core: Option<usize>,
     wait: bool,
@@ -49,6 +50,7 @@ impl Sidecar {
             control_plane: control_plane.sidecar_address(),
             join: Join::File(control_plane.token(namespace, account)),
             flags: Vec::new(),
+            environment: Vec::new(),
             data_dir: None,
             core: None,
             wait: true,
@@ -181,6 +183,12 @@ impl SidecarBuilder {
         self
     }
 
+    /// A variable of its environment.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_string(), value.to_string()));
+        self
+    }
+
     /// Joins with this token instead of one of its own.
     pub fn token(mut self, token: &str) -> Self {
         self.join = Join::Token(token.to_string());
@@ -234,6 +242,7 @@ impl SidecarBuilder {
             Join::Token(token) => command.arg("--join-token").arg(token),
             Join::File(file) => command.arg("--join-token-file").arg(file),
         };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(data_dir) = &self.data_dir {
             command.arg("--data-dir").arg(data_dir);
         }

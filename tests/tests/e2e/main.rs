@@ -5,7 +5,9 @@ mod bad_config;
 mod connections;
 mod control_plane;
 mod drain;
+mod egress;
 mod errors;
+
 mod filters;
 mod grpc;
 mod grpcio;
