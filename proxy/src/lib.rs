@@ -22,6 +22,7 @@ pub mod detect;
 pub mod dns;
 pub mod drain;
 pub mod error;
+pub mod explain;
 pub mod files;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

@@ -8,6 +8,7 @@ use outrigger_proto::api::v1 as api;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use super::explain;
 use super::telemetry::Reports;
 use crate::ca::Ca;
 use crate::compile::Compiled;
@@ -44,6 +45,23 @@ impl api::mesh_service_server::MeshService for Mesh {
             sidecars: self.sidecars.list(),
             config_version: self.state.borrow().version,
         }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<api::ExplainRequest>,
+    ) -> Result<Response<api::ExplainResponse>, Status> {
+        let state = self.state.borrow().clone();
+        let request = request.into_inner();
+        let trust_domain = self.ca.trust_domain();
+        let question =
+            explain::Question::parse(&request, trust_domain).map_err(Status::invalid_argument)?;
+        Ok(Response::new(explain::answer(
+            question,
+            &state,
+            &*self.store,
+            trust_domain,
+        )))
     }
 
     async fn get_status(

@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod convert;
 pub(crate) mod endpoint_health;
+mod explain;
 pub mod identity;
 pub mod mesh;
 pub mod metrics_http;

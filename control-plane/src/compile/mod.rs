@@ -24,6 +24,7 @@ use std::sync::Arc;
 use outrigger_proto::dataplane::v1::resource::Body;
 
 pub use balancing::SessionSecret;
+pub use hosts::Authority;
 pub use run::Run;
 pub use service::CompiledService;
 pub use shared::Shared;

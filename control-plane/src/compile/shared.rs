@@ -43,7 +43,6 @@ impl Shared {
     }
 
     /// The message again.
-    #[cfg(test)]
     pub fn decode(&self) -> Resource {
         Resource::decode(self.encoded.clone()).unwrap_or_default()
     }

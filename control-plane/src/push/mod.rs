@@ -4,6 +4,7 @@
 //! bytes that all streams share, [`sidecars`] remembers for people how each sidecar is doing.
 
 pub mod codec;
+mod first;
 mod hello;
 mod holdings;
 pub mod service;
@@ -11,6 +12,7 @@ pub mod sidecars;
 mod status;
 mod stream;
 
+pub use first::first_delta;
 pub use service::DataplaneServer;
 pub use sidecars::Sidecars;
 pub use status::Statuses;

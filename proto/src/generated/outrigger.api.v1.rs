@@ -273,6 +273,138 @@ pub struct Rejection {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStatusRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainRequest {
+    /// Who asks: a SPIFFE id, or `<namespace>/<account>`. Short host names mean services of its namespace.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// Unset: GET.
+    #[prost(string, tag = "2")]
+    pub method: ::prost::alloc::string::String,
+    /// `<http://host\[:port\]/path?query`;> the scheme may be left out.
+    #[prost(string, tag = "3")]
+    pub url: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub headers: ::prost::alloc::vec::Vec<RequestHeader>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RequestHeader {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub value: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainResponse {
+    /// Version of the configuration that this is true of.
+    #[prost(uint64, tag = "1")]
+    pub config_version: u64,
+    /// Why the request gets an answer of the sidecar's own; unset: it is sent on.
+    #[prost(message, optional, tag = "2")]
+    pub refused: ::core::option::Option<ExplainedRefusal>,
+    /// `<namespace>/<name>`; `passthrough` for a host that belongs to no service and is passed through. Empty: none is meant.
+    #[prost(string, tag = "3")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+    /// `<namespace>/<name>` of the route; empty: the service's built-in rule.
+    #[prost(string, tag = "5")]
+    pub route: ::prost::alloc::string::String,
+    /// Place among the service's rules in their order of precedence, from 1. 0: none matches.
+    #[prost(uint32, tag = "6")]
+    pub rule: u32,
+    #[prost(uint32, tag = "7")]
+    pub rules: u32,
+    #[prost(message, repeated, tag = "8")]
+    pub backends: ::prost::alloc::vec::Vec<ExplainedBackend>,
+    /// Clocks that run, with where each is set: `route`, `service`, `mesh` or `built-in`.
+    #[prost(message, repeated, tag = "9")]
+    pub timeouts: ::prost::alloc::vec::Vec<ExplainedTimeout>,
+    /// Rules of higher precedence that do not match (all of them where none does), with the conditions that they miss.
+    #[prost(message, repeated, tag = "10")]
+    pub passed_over: ::prost::alloc::vec::Vec<PassedOverRule>,
+    /// What was probably meant, for a host that is unknown.
+    #[prost(string, repeated, tag = "11")]
+    pub hints: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The conditions that the request met. Fields as on the sidecar's `/config` page.
+    #[prost(message, optional, tag = "12")]
+    pub matched: ::core::option::Option<::prost_types::Struct>,
+    /// All that the rule says: filters, retries, fallbacks and so on. Fields as on the sidecar's `/config` page.
+    #[prost(message, optional, tag = "13")]
+    pub policy: ::core::option::Option<::prost_types::Struct>,
+    /// All that the service says. Fields as on the sidecar's `/config` page.
+    #[prost(message, optional, tag = "14")]
+    pub service_policy: ::core::option::Option<::prost_types::Struct>,
+    /// Resources that the sidecar would refuse, with the reason.
+    #[prost(string, repeated, tag = "15")]
+    pub rejections: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainedRefusal {
+    /// As in the header `x-outrigger-reason`.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub status: u32,
+    #[prost(string, tag = "3")]
+    pub detail: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExplainedBackend {
+    /// `<namespace>/<name>`.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(string, tag = "3")]
+    pub protocol: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub weight: u32,
+    /// Its share of the rule's requests, 0 to 100.
+    #[prost(double, tag = "5")]
+    pub percent: f64,
+    /// Those that take requests as far as the control plane knows.
+    #[prost(message, repeated, tag = "6")]
+    pub endpoints: ::prost::alloc::vec::Vec<ExplainedEndpoint>,
+    /// DNS names whose addresses are endpoints too.
+    #[prost(string, repeated, tag = "7")]
+    pub dns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainedEndpoint {
+    /// `ip:port`.
+    #[prost(string, tag = "1")]
+    pub address: ::prost::alloc::string::String,
+    /// SPIFFE id that it announced itself with; empty for others.
+    #[prost(string, tag = "2")]
+    pub identity: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub mtls: bool,
+    #[prost(uint32, tag = "4")]
+    pub weight: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExplainedTimeout {
+    /// As in resources: `request`, `backendRequest` and so on.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub after: ::core::option::Option<::prost_types::Duration>,
+    /// `route`, `service`, `mesh` or `built-in`.
+    #[prost(string, tag = "3")]
+    pub level: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PassedOverRule {
+    /// Place among the service's rules, from 1.
+    #[prost(uint32, tag = "1")]
+    pub rule: u32,
+    #[prost(string, tag = "2")]
+    pub route: ::prost::alloc::string::String,
+    /// Conditions that do not hold: `path`, `method`, `headers` and so on.
+    #[prost(string, repeated, tag = "3")]
+    pub unmet: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ControlPlaneStatus {
     #[prost(string, tag = "1")]
     pub version: ::prost::alloc::string::String,
@@ -1194,6 +1326,34 @@ pub mod mesh_service_client {
                 .insert(GrpcMethod::new("outrigger.api.v1.MeshService", "GetStatus"));
             self.inner.unary(req, path, codec).await
         }
+        /// What a request would meet: computed by the sidecars' own routing, from what a sidecar of this identity would be sent
+        /// now. Nothing is sent, and no DNS name is looked up.
+        ///
+        /// Errors: INVALID_ARGUMENT for what is no identity of this mesh, no method, no URL or no header.
+        pub async fn explain(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExplainRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExplainResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/outrigger.api.v1.MeshService/Explain",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("outrigger.api.v1.MeshService", "Explain"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1225,6 +1385,14 @@ pub mod mesh_service_server {
             tonic::Response<super::ControlPlaneStatus>,
             tonic::Status,
         >;
+        /// What a request would meet: computed by the sidecars' own routing, from what a sidecar of this identity would be sent
+        /// now. Nothing is sent, and no DNS name is looked up.
+        ///
+        /// Errors: INVALID_ARGUMENT for what is no identity of this mesh, no method, no URL or no header.
+        async fn explain(
+            &self,
+            request: tonic::Request<super::ExplainRequest>,
+        ) -> std::result::Result<tonic::Response<super::ExplainResponse>, tonic::Status>;
     }
     /// Sidecars and what they hold.
     #[derive(Debug)]
@@ -1378,6 +1546,51 @@ pub mod mesh_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetStatusSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/outrigger.api.v1.MeshService/Explain" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExplainSvc<T: MeshService>(pub Arc<T>);
+                    impl<
+                        T: MeshService,
+                    > tonic::server::UnaryService<super::ExplainRequest>
+                    for ExplainSvc<T> {
+                        type Response = super::ExplainResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExplainRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as MeshService>::explain(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExplainSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

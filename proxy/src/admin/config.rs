@@ -56,7 +56,7 @@ fn access_log(mode: AccessLogMode) -> &'static str {
     }
 }
 
-fn protocol(protocol: Protocol) -> &'static str {
+pub(crate) fn protocol(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http => "http",
         Protocol::Http2 => "http2",
@@ -88,7 +88,7 @@ fn services(snapshot: &Snapshot) -> BTreeMap<&str, Value> {
         .collect()
 }
 
-fn service(service: &Service) -> Value {
+pub(crate) fn service(service: &Service) -> Value {
     let ports = service.ports.iter().map(|port| {
         json!({ "port": port.port, "name": &*port.name, "protocol": protocol(port.protocol) })
     });
@@ -134,7 +134,7 @@ fn origin_tls(settings: &OriginSettings) -> Value {
     })
 }
 
-fn rule(rule: &Rule) -> Value {
+pub(crate) fn rule(rule: &Rule) -> Value {
     json!({
         "route": &*rule.route,
         "matches": rule.matches.iter().map(condition).collect::<Vec<_>>(),
@@ -149,7 +149,7 @@ fn rule(rule: &Rule) -> Value {
     })
 }
 
-fn condition(condition: &Match) -> Value {
+pub(crate) fn condition(condition: &Match) -> Value {
     let headers = condition
         .headers
         .iter()
@@ -189,7 +189,7 @@ fn backend(backend: &Backend) -> Value {
     })
 }
 
-fn timeouts(timeouts: &Timeouts) -> Value {
+pub(crate) fn timeouts(timeouts: &Timeouts) -> Value {
     json!({
         "request_ms": timeouts.request.map(millis),
         "per_try_ms": timeouts.per_try.map(millis),

@@ -13,7 +13,7 @@
 //!
 //! Both are bounded: connections, sizes, times.
 
-mod config;
+pub(crate) mod config;
 mod endpoints;
 mod guard;
 mod reply;

@@ -12,6 +12,7 @@ mod cache;
 pub mod channel;
 pub(crate) mod convert;
 mod endpoints;
+pub(crate) mod explain;
 mod located;
 pub mod lookup;
 mod readiness;

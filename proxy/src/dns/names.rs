@@ -58,7 +58,6 @@ impl Names {
     }
 
     /// Names that are not looked up: for those who want to know what a configuration means, and have no requests to send.
-    #[cfg(test)]
     pub(crate) fn unresolved(metrics: Arc<Metrics>) -> Names {
         Names {
             look_up: None,

@@ -8,7 +8,7 @@ mod hedge;
 mod outside;
 pub(crate) mod request;
 mod retry;
-mod route;
+pub(crate) mod route;
 mod send;
 mod tunnel;
 mod upgrade;

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::Method;
+use http::request::Parts;
+use http::uri::Authority;
 
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
@@ -12,17 +14,17 @@ use crate::policy::{HostEntry, Rule, Service, Snapshot};
 use crate::runtime::{TcpBinding, Worker};
 
 /// Where a request goes.
-pub(super) struct Route {
-    pub(super) service: Arc<Service>,
-    pub(super) rule: Arc<Rule>,
+pub(crate) struct Route {
+    pub(crate) service: Arc<Service>,
+    pub(crate) rule: Arc<Rule>,
     /// Port of the service.
-    pub(super) port: u16,
+    pub(crate) port: u16,
 }
 
 /// Why it goes nowhere.
-pub(super) struct Failed {
-    pub(super) reason: Reason,
-    pub(super) detail: String,
+pub(crate) struct Failed {
+    pub(crate) reason: Reason,
+    pub(crate) detail: String,
 }
 
 /// Finds a request's rule. A host met for the first time is asked of the control plane. `bound`: the listener's service, whatever
@@ -34,22 +36,32 @@ pub(super) async fn find(
     bound: Option<&TcpBinding>,
 ) -> Result<Route, Failed> {
     let (head, authority) = (&request.head, &request.authority);
-    let name = lower_case(authority.as_str());
+    let name = known_as(authority);
     let entry = match (bound, snapshot.hosts.get(&*name)) {
         (Some(binding), _) => of_binding(snapshot, binding),
         (None, Some(entry)) => entry.clone(),
         (None, None) => look_up(worker, &name).await?,
     };
+    decide(&entry, authority, head)
+}
+
+/// Which rule of a host's service a request falls under. The path of a request and those who explain it go by this; nothing
+/// else happens here.
+pub(crate) fn decide(
+    entry: &HostEntry,
+    authority: &Authority,
+    head: &Parts,
+) -> Result<Route, Failed> {
     let HostEntry::Service { service, port } = entry else {
         return Err(Failed {
             reason: Reason::NoRoute,
-            detail: format!("no service answers to the host {name:?}"),
+            detail: format!("no service answers to the host {:?}", known_as(authority)),
         });
     };
     let protocol = service
         .ports
         .iter()
-        .find(|each| each.port == port)
+        .find(|each| each.port == *port)
         .map(|each| each.protocol);
     if protocol.is_some_and(|protocol| !protocol.has_requests()) && head.method != Method::CONNECT {
         return Err(Failed {
@@ -60,24 +72,28 @@ pub(super) async fn find(
             ),
         });
     }
-    let facts = RequestFacts {
+    match matching::find(&service.rules, &facts(authority, *port, head)) {
+        Some(rule) => Ok(Route {
+            rule: Arc::clone(rule),
+            service: Arc::clone(service),
+            port: *port,
+        }),
+        None => Err(Failed {
+            reason: Reason::NoRoute,
+            detail: format!("no rule of {} matches the request", service.name),
+        }),
+    }
+}
+
+/// What rules see of a request for this port of a service.
+pub(crate) fn facts<'a>(authority: &'a Authority, port: u16, head: &'a Parts) -> RequestFacts<'a> {
+    RequestFacts {
         host: authority.host(),
         port,
         path: head.uri.path(),
         query: head.uri.query().unwrap_or_default(),
         method: &head.method,
         headers: &head.headers,
-    };
-    match matching::find(&service.rules, &facts) {
-        Some(rule) => Ok(Route {
-            rule: Arc::clone(rule),
-            service,
-            port,
-        }),
-        None => Err(Failed {
-            reason: Reason::NoRoute,
-            detail: format!("no rule of {} matches the request", service.name),
-        }),
     }
 }
 
@@ -110,7 +126,9 @@ async fn look_up(worker: &Worker, name: &str) -> Result<HostEntry, Failed> {
     })
 }
 
-fn lower_case(text: &str) -> Cow<'_, str> {
+/// What an authority is called in the configuration.
+pub(crate) fn known_as(authority: &Authority) -> Cow<'_, str> {
+    let text = authority.as_str();
     if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(text.to_ascii_lowercase())
     } else {

@@ -75,6 +75,70 @@ impl Match {
     }
 }
 
+impl Match {
+    /// The conditions that do not hold, by their names in a route; none: it matches. For people who ask why.
+    pub fn unmet(&self, facts: &RequestFacts<'_>) -> Vec<&'static str> {
+        // Each condition alone, tested by the code that tests them all.
+        let alone = |name: &'static str, only: Match| (!only.matches(facts)).then_some(name);
+        let nothing = Match::default;
+        let by_name = [
+            (
+                "port",
+                Match {
+                    port: self.port,
+                    ..nothing()
+                },
+            ),
+            (
+                "method",
+                Match {
+                    method: self.method.clone(),
+                    ..nothing()
+                },
+            ),
+            (
+                "path",
+                Match {
+                    path: self.path.clone(),
+                    ..nothing()
+                },
+            ),
+            (
+                "hostnames",
+                Match {
+                    hosts: self.hosts.clone(),
+                    ..nothing()
+                },
+            ),
+            (
+                "headers",
+                Match {
+                    headers: self.headers.clone(),
+                    ..nothing()
+                },
+            ),
+            (
+                "queryParams",
+                Match {
+                    query_params: self.query_params.clone(),
+                    ..nothing()
+                },
+            ),
+            (
+                "grpc",
+                Match {
+                    grpc: self.grpc.clone(),
+                    ..nothing()
+                },
+            ),
+        ];
+        by_name
+            .into_iter()
+            .filter_map(|(name, only)| alone(name, only))
+            .collect()
+    }
+}
+
 /// A host name, or all names below one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostMatch {

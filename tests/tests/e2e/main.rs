@@ -7,6 +7,7 @@ mod control_plane;
 mod drain;
 mod egress;
 mod errors;
+mod explain;
 
 mod filters;
 mod grpc;

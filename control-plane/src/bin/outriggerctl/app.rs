@@ -99,6 +99,7 @@ fn execute(cli: Cli, io: &mut Io<'_>) -> Result<(), Failure> {
             Command::Describe(args) => commands::describe::run(&args, &global, io).await,
             Command::Delete(args) => commands::delete::run(&args, &global, io).await,
             Command::Status(args) => commands::status::run(&args, &global, io).await,
+            Command::Explain(args) => commands::explain::run(&args, &global, io).await,
             Command::Token(command) => commands::token::run(&command, &global, io).await,
             Command::Version(args) => commands::version::run(&args, &global, io).await,
             Command::Validate(_) | Command::Completions { .. } | Command::Config(_) => Ok(()),

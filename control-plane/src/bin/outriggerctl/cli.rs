@@ -76,6 +76,11 @@ pub enum Command {
     Validate(ValidateArgs),
     /// Show the control plane and every sidecar, and whether they are in sync
     Status(StatusArgs),
+    /// Say which service, rule, backends and policies a request would meet, and why
+    #[command(
+        after_help = "Example: outriggerctl explain --from default/web POST http://chat.models/v1/chat/completions -H 'x-tier: gold'"
+    )]
+    Explain(ExplainArgs),
     /// Create, list and revoke the tokens with which sidecars join the mesh
     #[command(subcommand)]
     Token(token::Command),
@@ -198,6 +203,31 @@ pub struct StatusArgs {
     /// Wait at most this long (30, 30s, 2m) until all connected sidecars are in sync; exit code 1 if they are not
     #[arg(long, value_name = "DURATION", value_parser = value::seconds_or_duration)]
     pub wait: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub struct ExplainArgs {
+    /// Who asks: a SPIFFE id, or NAMESPACE/ACCOUNT
+    #[arg(long, value_name = "IDENTITY")]
+    pub from: String,
+    /// For example GET
+    pub method: String,
+    /// http://HOST[:PORT]/PATH; the scheme may be left out
+    pub url: String,
+    /// A header of the request; may be given several times
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// Output format
+    #[arg(short = 'o', long, value_enum, default_value_t = Explained::Table)]
+    pub output: Explained,
+}
+
+/// How an explanation is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Explained {
+    Table,
+    Yaml,
+    Json,
 }
 
 #[derive(Debug, Args)]

@@ -211,7 +211,7 @@ static REDIRECT: Object = Object::with_rule(
     ],
     |members, report| {
         let status = members.get("statusCode").and_then(Value::as_u64);
-        if let Some(status @ (304..=306)) = status {
+        if let Some(status @ 304..=306) = status {
             report.problem_at(
                 "statusCode",
                 format!("{status} does not send anybody elsewhere; allowed are 301, 302, 303, 307 and 308"),

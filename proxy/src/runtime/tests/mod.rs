@@ -4,6 +4,7 @@
 mod client;
 mod deadlines;
 mod drain;
+mod explain;
 mod failures;
 mod fallbacks;
 mod filters;

@@ -8,7 +8,7 @@ mod kinds;
 pub mod limits;
 mod policy;
 mod recovery;
-mod sheet;
+pub mod sheet;
 mod sidecars;
 
 use outrigger_control_plane::model::{Kind, Resource as Typed, Spec};

@@ -5,6 +5,7 @@ pub mod completions;
 pub mod config;
 pub mod delete;
 pub mod describe;
+pub mod explain;
 pub mod get;
 pub mod status;
 pub mod token;

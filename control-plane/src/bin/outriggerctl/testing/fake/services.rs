@@ -222,6 +222,14 @@ impl MeshService for Api {
         }))
     }
 
+    /// As a control plane that is older than this program.
+    async fn explain(
+        &self,
+        _: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        Err(Status::unimplemented("explain"))
+    }
+
     async fn get_status(
         &self,
         _: Request<GetStatusRequest>,
