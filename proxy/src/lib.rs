@@ -14,6 +14,7 @@
 
 pub mod address;
 pub mod admin;
+pub mod admission;
 pub mod app;
 pub mod balance;
 pub mod config;

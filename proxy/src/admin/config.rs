@@ -1,6 +1,7 @@
 //! `/config`: the configuration in effect. It holds no secret: keys, tokens and certificates are not in what it shows.
 
 mod filters;
+mod limits;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -103,6 +104,7 @@ pub(crate) fn service(service: &Service) -> Value {
         "endpoints": upstream.endpoints.endpoints().len(),
         "dns": upstream.names.iter().map(|name| &*name.host).collect::<Vec<_>>(),
         "tls": upstream.tls.as_ref().map(|tls| origin_tls(&tls.settings)),
+        "limits": upstream.limits.as_deref().map(limits::of_callers),
         "connect_timeout_ms": millis(upstream.connect_timeout),
         "tcp_idle_timeout_ms": service.tcp.idle.map(millis),
         "tcp_lifetime_ms": service.tcp.lifetime.map(millis),
@@ -239,6 +241,8 @@ fn inbound(snapshot: &Snapshot) -> BTreeMap<&str, Value> {
             "protocol": protocol(port.protocol),
             "application": port.application.to_string(),
             "stream_idle_timeout_ms": port.stream_idle_timeout.map(millis),
+            "limits": port.gate.as_deref().map(limits::concurrency),
+            "rate_limits": port.rate_limits.as_deref().map(limits::rate_limits),
             "tcp_idle_timeout_ms": port.tcp.idle.map(millis),
             "tcp_lifetime_ms": port.tcp.lifetime.map(millis),
             "connection_pool": connection_pool(&port.pool),

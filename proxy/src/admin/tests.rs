@@ -115,6 +115,7 @@ fn snapshot() -> Snapshot {
         names: Box::default(),
         tls: None,
         has_loop: false,
+        limits: None,
         service: "default/chat".into(),
         ports: ports.clone(),
         identities: vec!["spiffe://outrigger.local/ns/default/sa/*".parse().unwrap()],
@@ -206,6 +207,8 @@ fn snapshot() -> Snapshot {
         inbound: HashMap::from([(
             "80.embed.default.outrigger.local".into(),
             Arc::new(InboundPort {
+                gate: None,
+                rate_limits: None,
                 service: "default/embed".into(),
                 port: 80,
                 protocol: Protocol::Grpc,

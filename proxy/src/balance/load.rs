@@ -1,5 +1,6 @@
 //! What is known of an endpoint's load: requests in flight, and how long it takes to answer.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
@@ -40,6 +41,10 @@ pub struct Load {
     in_flight: AtomicU32,
     /// Most requests in flight; `u32::MAX`: no limit.
     most_in_flight: AtomicU32,
+    /// Apart from the rest: a connection that is still open does not keep a forgotten endpoint's load.
+    connections: Arc<AtomicU32>,
+    /// Most connections; `u32::MAX`: no limit.
+    most_connections: AtomicU32,
     begun: AtomicU64,
     failures: AtomicU64,
     /// Bits of an `f64`: nanoseconds, as of `sampled_at`.
@@ -65,6 +70,8 @@ impl Load {
         Load {
             in_flight: AtomicU32::new(0),
             most_in_flight: AtomicU32::new(u32::MAX),
+            connections: Arc::default(),
+            most_connections: AtomicU32::new(u32::MAX),
             begun: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             ewma: AtomicU64::new((nanos(INITIAL_LATENCY) as f64).to_bits()),
@@ -107,6 +114,27 @@ impl Load {
     /// Sets what [`most_in_flight`](Self::most_in_flight) says. Requests under way are not disturbed.
     pub fn set_most_in_flight(&self, most: Option<u32>) {
         self.most_in_flight.store(most.unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// Open connections, and those being made.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// Sets how many connections there may be. Those that are open are not disturbed.
+    pub fn set_most_connections(&self, most: Option<u32>) {
+        self.most_connections
+            .store(most.unwrap_or(u32::MAX), Relaxed);
+    }
+
+    /// Counts a connection until the guard is dropped. `None`: there are as many as there may be.
+    pub(crate) fn connect(&self) -> Option<Connecting> {
+        // As for requests: never above the limit.
+        if self.connections.fetch_add(1, Relaxed) >= self.most_connections.load(Relaxed) {
+            self.connections.fetch_sub(1, Relaxed);
+            return None;
+        }
+        Some(Connecting(Arc::clone(&self.connections)))
     }
 
     /// Whether there are as many requests in flight as there may be.
@@ -226,6 +254,17 @@ impl Load {
     fn kept(&self, then: u64, now: u64) -> f64 {
         let age = now.saturating_sub(then) as f64;
         (-age / self.decay.load(Relaxed) as f64).exp()
+    }
+}
+
+/// A connection to an endpoint.
+#[derive(Debug)]
+#[must_use = "the connection counts as closed when this is dropped"]
+pub(crate) struct Connecting(Arc<AtomicU32>);
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 

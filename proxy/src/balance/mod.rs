@@ -18,6 +18,7 @@ mod table;
 mod view;
 
 pub use endpoint::{Endpoint, EndpointKey, InFlight};
+pub(crate) use load::Connecting;
 pub use load::{DEFAULT_DECAY, FAILURE_PENALTY, INITIAL_LATENCY, Load, MAX_PENALTY};
 pub use set::EndpointSet;
 pub use settings::{

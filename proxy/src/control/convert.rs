@@ -5,11 +5,13 @@ mod balancing;
 mod connections;
 mod filters;
 mod health;
+mod limits;
 mod outside;
 mod recovery;
 mod service;
 
 pub(super) use filters::FilterSpec;
+pub(super) use limits::RateLimitSpec;
 pub(super) use recovery::{FallbackToSpec, RecoverySpec};
 pub(super) use service::{made_up, server_name, sni};
 
@@ -26,8 +28,8 @@ use crate::identity::spiffe::check_label;
 use crate::identity::{SpiffeId, SpiffePattern};
 use crate::policy::health::HealthCheck;
 use crate::policy::{
-    AccessLogMode, ConnectionPool, Detection, Match, MeshPolicy, Outside, Protocol, Retry,
-    ServicePort, SessionSettings, TcpLimits, Timeouts,
+    AccessLogMode, CallerLimits, ConnectionPool, Detection, Match, MeshPolicy, Outside, Protocol,
+    Retry, ServerLimits, ServicePort, SessionSettings, TcpLimits, Timeouts,
 };
 use crate::resilience::outlier;
 use crate::tls::OriginTls;
@@ -51,6 +53,8 @@ pub(super) struct InboundSpec {
     pub tcp: TcpLimits,
     pub detection: Detection,
     pub pool: Arc<ConnectionPool>,
+    pub limits: Option<ServerLimits>,
+    pub rate_limits: Vec<RateLimitSpec>,
 }
 
 #[derive(Clone, Debug)]
@@ -74,6 +78,7 @@ pub(super) struct ServiceSpec {
     pub tls: Option<Arc<OriginTls>>,
     pub outlier_detection: Option<Arc<outlier::Policy>>,
     pub health_checks: Vec<HealthCheck>,
+    pub limits: Option<CallerLimits>,
 }
 
 #[derive(Debug)]
@@ -260,6 +265,8 @@ fn inbound(workload: &wire::Workload) -> Result<Vec<InboundSpec>, Reason> {
             tcp,
             detection: connections::detection(inbound.detection_timeout, inbound.server_first)?,
             pool: Arc::new(pool),
+            limits: limits::of_servers(inbound.limits.as_ref())?,
+            rate_limits: limits::rate_limits(&inbound.rate_limits)?,
         })
     })
 }

@@ -8,6 +8,7 @@
 //!
 //! When the control plane is away everything stays as it is, and the stream is tried again for as long as it takes.
 
+mod admission;
 mod cache;
 pub mod channel;
 pub(crate) mod convert;

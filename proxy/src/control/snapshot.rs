@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission::Admission;
 use super::convert::{
     BackendSpec, EndpointsSpec, FilterSpec, RuleSpec, ServiceSpec, Spec, server_name, sni,
 };
@@ -63,6 +64,7 @@ pub(super) struct Builder {
     waiting: HashSet<Arc<str>>,
     /// Snapshots so far.
     round: u64,
+    admission: Admission,
 }
 
 /// A service as something that requests go to.
@@ -96,6 +98,7 @@ impl Builder {
             pass_through: PassThrough::default(),
             waiting: HashSet::new(),
             round: 0,
+            admission: Admission::default(),
         }
     }
 
@@ -138,6 +141,8 @@ impl Builder {
                             tcp: port.tcp,
                             detection: port.detection,
                             pool: Arc::clone(&port.pool),
+                            gate: self.admission.gate(port, &self.metrics),
+                            rate_limits: self.admission.rate_limits(port, &self.metrics),
                         };
                         let sni = sni(&port.service, port.port, &self.trust_domain);
                         snapshot.inbound.insert(sni.into(), Arc::new(inbound));
@@ -179,6 +184,7 @@ impl Builder {
             }
         }
         snapshot.names = self.names.end();
+        self.admission.prune();
         snapshot
     }
 
@@ -303,6 +309,12 @@ impl Builder {
                 && old.names.len() == located.names.len()
                 && old.names.iter().zip(&located.names).all(same)
         };
+        let limits = spec.limits.as_ref();
+        for endpoint in endpoints.all().endpoints() {
+            let load = &endpoint.load;
+            load.set_most_in_flight(limits.and_then(|limits| limits.endpoint_requests));
+            load.set_most_connections(limits.and_then(|limits| limits.endpoint_connections));
+        }
         let upstream = match old_upstream {
             Some(upstream) if same_spec && !changed && same_names(&upstream) => upstream,
             _ => Arc::new(Upstream {
@@ -319,6 +331,7 @@ impl Builder {
                     outliers: endpoints.outliers().clone(),
                     checks: checks(spec, &self.trust_domain),
                 },
+                limits: self.admission.breaker(&spec.name, limits, &self.metrics),
             }),
         };
         Destination {
@@ -489,6 +502,7 @@ fn nowhere(name: &Arc<str>) -> Upstream {
         tls: None,
         has_loop: false,
         health: ServiceHealth::default(),
+        limits: None,
     }
 }
 

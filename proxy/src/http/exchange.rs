@@ -18,6 +18,7 @@ use super::replay::Replay;
 use super::response::ResponseBody;
 use super::server::Client;
 use crate::address::Address;
+use crate::admission::Held;
 use crate::balance::InFlight;
 use crate::error::Reason;
 use crate::identity::SpiffeId;
@@ -42,6 +43,8 @@ pub(crate) struct Exchange {
     /// How often it was sent.
     attempts: u32,
     in_flight: Option<InFlight>,
+    /// What its limits gave it. `None`: there are none.
+    held: Option<Held>,
     log: Option<Box<Log>>,
     log_mode: Option<AccessLogMode>,
     head: bool,
@@ -84,6 +87,7 @@ impl Exchange {
             response_bytes: 0,
             attempts: 0,
             in_flight: None,
+            held: None,
             log: None,
             log_mode: None,
             head: *method == Method::HEAD,
@@ -205,6 +209,11 @@ impl Exchange {
         }
     }
 
+    /// Keeps what limits gave the request, until its end.
+    pub(crate) fn hold(&mut self, held: Held) {
+        self.held = Some(held);
+    }
+
     /// Whether the client's side broke.
     pub(crate) fn is_client_gone(&self) -> bool {
         self.request.is_broken()
@@ -212,12 +221,23 @@ impl Exchange {
 
     /// Ends with an answer of our own.
     pub(crate) fn fail(self: Box<Self>, reason: Reason, detail: &str) -> Response<ResponseBody> {
+        self.fail_with(reason, detail, |_| {})
+    }
+
+    /// Ends with an answer of our own, and further headers.
+    pub(crate) fn fail_with(
+        self: Box<Self>,
+        reason: Reason,
+        detail: &str,
+        further: impl FnOnce(&mut HeaderMap),
+    ) -> Response<ResponseBody> {
         let reason = if self.is_client_gone() {
             Reason::ClientGone
         } else {
             reason
         };
-        let response = errors::reply(reason, self.style, detail);
+        let mut response = errors::reply(reason, self.style, detail);
+        further(response.headers_mut());
         self.reply(response, Some(reason))
     }
 
@@ -227,6 +247,8 @@ impl Exchange {
         response: Response<Bytes>,
         reason: Option<Reason>,
     ) -> Response<ResponseBody> {
+        // Nothing is under way for it any more.
+        self.held = None;
         self.reason = reason;
         self.status = Some(if reason == Some(Reason::ClientGone) {
             Reason::ClientGone.status()
@@ -260,6 +282,12 @@ impl Exchange {
         self.status = Some(response.status());
         self.first_byte = Some(self.started.elapsed());
         self.in_flight = in_flight;
+        if let Some(Held::Served(served)) = &mut self.held
+            // An answer that was not worked for says nothing of how long work takes.
+            && !response.status().is_server_error()
+        {
+            served.first_byte();
+        }
         self.client.set_patience(idle);
         response.map(|source| ResponseBody::upstream(source, self, idle, deadline))
     }

@@ -23,6 +23,8 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// From sidecar to sidecar, for ports whose protocol is found out: the client speaks HTTP/2 with prior knowledge, and so must the
 /// application.
 pub(crate) const PRIOR_HTTP2: HeaderName = HeaderName::from_static("x-outrigger-prior-http2");
+/// How much a request matters. Applications may set it; what it is worth is the policy's to say.
+pub(crate) const PRIORITY: HeaderName = HeaderName::from_static("x-outrigger-priority");
 /// Headers of ours; nobody else's are believed.
 pub(crate) const OURS: &str = "x-outrigger-";
 
@@ -80,7 +82,7 @@ impl Met {
                                 met.request_id = true;
                             } else if text == CLIENT_CERT.as_str() {
                                 met.client_cert = true;
-                            } else if text.starts_with(OURS) {
+                            } else if is_ours(text) {
                                 met.ours = true;
                             } else if text == REQUEST_TIMEOUT.as_str() {
                                 met.timeout = true;
@@ -189,12 +191,17 @@ fn clean_common(headers: &mut HeaderMap, met: Met) {
 pub(crate) fn remove_ours(headers: &mut HeaderMap) {
     let names: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with(OURS))
+        .filter(|name| is_ours(name.as_str()))
         .cloned()
         .collect();
     for name in names {
         headers.remove(name);
     }
+}
+
+/// Whether a header is one that only we may set.
+fn is_ours(name: &str) -> bool {
+    name.starts_with(OURS) && name != PRIORITY.as_str()
 }
 
 /// Removes `connection` and the headers that it names.

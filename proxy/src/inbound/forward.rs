@@ -10,7 +10,8 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
-use super::{application, port};
+use super::{admit, application, port};
+use crate::admission::Report;
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::http::body::Source;
@@ -144,6 +145,7 @@ impl Inbound {
             port,
             request,
             client_side,
+            report: None,
         })
     }
 }
@@ -192,6 +194,8 @@ struct Call {
     port: Arc<InboundPort>,
     request: Box<Arrived>,
     client_side: Option<OnUpgrade>,
+    /// What the response is to say of rate limits.
+    report: Option<Report>,
 }
 
 /// From the request to the response's head.
@@ -203,8 +207,26 @@ async fn respond(
     let worker = &inbound.client.worker;
     match begun {
         Err((reason, detail)) => exchange.fail(reason, &detail),
-        Ok(call) if call.request.upgrade => Box::pin(send_upgrade(worker, call, exchange)).await,
-        Ok(call) => send(worker, &call, exchange).await,
+        Ok(mut call) => {
+            let exchange = if call.port.gate.is_some() || call.port.rate_limits.is_some() {
+                let caller = inbound.peer.as_ref();
+                // Boxed: it may wait, and most ports have no limits.
+                let admitting = Box::pin(admit::admit(&call.port, &call.request, caller, exchange));
+                match admitting.await {
+                    Ok(admitted) => {
+                        call.report = admitted.report;
+                        admitted.exchange
+                    }
+                    Err(refused) => return refused,
+                }
+            } else {
+                exchange
+            };
+            if call.request.upgrade {
+                return Box::pin(send_upgrade(worker, call, exchange)).await;
+            }
+            send(worker, &call, exchange).await
+        }
     }
 }
 
@@ -251,6 +273,9 @@ async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Resp
         Ok(Ok(mut response)) => {
             request.body.seal();
             headers::clean_response(response.headers_mut(), false);
+            if let Some(report) = &call.report {
+                report.write(response.headers_mut());
+            }
             exchange.answer(response, None, call.port.stream_idle_timeout, deadline)
         }
         Ok(Err(Failure { reason, .. })) | Err(reason) => {

@@ -1,5 +1,6 @@
 //! From peers to the application: accept → authenticate → forward.
 
+mod admit;
 mod application;
 mod forward;
 mod plaintext;

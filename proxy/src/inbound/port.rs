@@ -71,6 +71,8 @@ mod tests {
         let mut snapshot = Snapshot::default();
         for (service, port) in served {
             let inbound = InboundPort {
+                gate: None,
+                rate_limits: None,
                 service: Arc::from(*service),
                 port: *port,
                 protocol: Protocol::Http,

@@ -10,12 +10,16 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
 
+use crate::admission::ConnectionHeld;
+
 /// One type for all connections: the request path is compiled once, and the branch is predicted.
 #[derive(Debug)]
 pub(crate) struct Stream {
     /// Read already; comes first.
     prefix: Bytes,
     transport: Transport,
+    /// What limits gave the connection. `None`: there are none.
+    held: Option<Box<ConnectionHeld>>,
 }
 
 #[derive(Debug)]
@@ -30,6 +34,7 @@ impl From<TcpStream> for Stream {
         Stream {
             prefix: Bytes::new(),
             transport: Transport::Tcp(stream),
+            held: None,
         }
     }
 }
@@ -39,6 +44,7 @@ impl From<UnixStream> for Stream {
         Stream {
             prefix: Bytes::new(),
             transport: Transport::Unix(stream),
+            held: None,
         }
     }
 }
@@ -48,11 +54,17 @@ impl From<TlsStream<TcpStream>> for Stream {
         Stream {
             prefix: Bytes::new(),
             transport: Transport::Tls(Box::new(stream)),
+            held: None,
         }
     }
 }
 
 impl Stream {
+    /// Keeps what limits gave the connection, until it is closed.
+    pub(crate) fn hold(&mut self, held: ConnectionHeld) {
+        self.held = Some(Box::new(held));
+    }
+
     /// Puts bytes back in front of what is still to be read.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
         debug_assert!(self.prefix.is_empty());

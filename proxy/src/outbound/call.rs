@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::affinity::Affinity;
 use super::outside;
+use crate::admission::Limit;
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
@@ -134,6 +135,9 @@ impl Call<'_> {
     /// Why there was no endpoint for a try.
     pub(super) fn nothing_to_pick(&self) -> Reason {
         if self.backend.endpoints.is_full() {
+            if let Some(limits) = &self.backend.upstream.limits {
+                limits.refusals.count(Limit::EndpointRequests);
+            }
             Reason::CircuitOpen
         } else {
             let upstream = &self.backend.upstream;
@@ -179,6 +183,10 @@ impl Call<'_> {
                 format!("an endpoint of {service} is one of this sidecar's own listeners")
             }
             Reason::DnsFailed => dns_failed(&self.backend.upstream),
+            Reason::CircuitOpen => format!("{service} has as much under way as its limits allow"),
+            Reason::Throttled => {
+                format!("{service} refuses so many requests that this one was not sent")
+            }
             Reason::ClientGone => "the client went away".into(),
             Reason::UpgradeFailed => format!("{service} did not complete the change of protocol"),
             other => format!("{service}: {}", other.as_str()),

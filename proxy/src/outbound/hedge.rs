@@ -9,11 +9,13 @@ use futures_util::stream::FuturesUnordered;
 use http::{Response, StatusCode};
 use tokio::time::{Instant, sleep};
 
+use super::admit;
 use super::call::Call;
 use super::retry;
 use super::send::{self, Tried};
 use super::verdict;
 use crate::balance::{Endpoint, InFlight};
+use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::exchange::Exchange;
 use crate::http::replay::Whole;
@@ -177,8 +179,11 @@ fn give_up(mut over: Tried) {
     match &over.result {
         Ok(response) => {
             verdict::response(response, over.endpoint.mtls, &mut over.in_flight);
-            send::judge(response, &mut over.in_flight);
+            if !(over.endpoint.mtls && admit::is_rate_limited(response.headers())) {
+                send::judge(response, &mut over.in_flight);
+            }
         }
+        Err(failure) if failure.reason == Reason::CircuitOpen => {}
         Err(failure) => {
             over.in_flight.failed();
             verdict::failure(failure, &mut over.in_flight);

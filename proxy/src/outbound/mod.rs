@@ -1,5 +1,6 @@
 //! From the application to whichever service it asks for: accept → route → balance → connect → send, retry → respond.
 
+mod admit;
 mod affinity;
 mod call;
 mod fallback;

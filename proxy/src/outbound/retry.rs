@@ -9,6 +9,7 @@ use http_body::Body;
 use tokio::time::Instant;
 
 use super::call::Call;
+use crate::admission::{Breaker, Counted, Permit};
 use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::headers;
@@ -44,6 +45,10 @@ pub(super) struct Retries<'a> {
     body: &'a Replay,
     /// When there must be an answer.
     end: Option<Instant>,
+    /// Limits of the service. `None`: it has none.
+    limits: Option<&'a Breaker>,
+    /// Among the service's retries, while one is under way.
+    permit: Option<Permit>,
     safe: u32,
     by_policy: u32,
     /// Why a failure that would be retried was not.
@@ -73,6 +78,8 @@ impl<'a> Retries<'a> {
             method: &call.request.head.method,
             body: &call.request.body,
             end,
+            limits: call.backend.upstream.limits.as_deref(),
+            permit: None,
             safe: 0,
             by_policy: 0,
             refused: None,
@@ -85,7 +92,11 @@ impl<'a> Retries<'a> {
             return Next::Stop;
         }
         let cause = match failure.reason {
-            Reason::ConnectFailed | Reason::ConnectTimeout => RetryCause::Connect,
+            // A limit of ours: another endpoint may have a connection already.
+            Reason::CircuitOpen if !others => return Next::Stop,
+            Reason::ConnectFailed | Reason::ConnectTimeout | Reason::CircuitOpen => {
+                RetryCause::Connect
+            }
             Reason::UpstreamUntrusted => RetryCause::Untrusted,
             Reason::PerTryTimeout => RetryCause::Timeout,
             _ => RetryCause::Reset,
@@ -191,6 +202,14 @@ impl<'a> Retries<'a> {
         let too_late = |end| Instant::now() + pause >= end;
         if self.end.is_some_and(too_late) {
             return self.refuse(RetryRefusal::Deadline);
+        }
+        if let Some(limits) = self.limits {
+            // The one before is over.
+            self.permit = None;
+            self.permit = limits.enter(Counted::Retries);
+            if self.permit.is_none() {
+                return self.refuse(RetryRefusal::Limit);
+            }
         }
         if !self.rule.budget.try_withdraw() {
             return self.refuse(RetryRefusal::Budget);

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::retry::{self, Next, Retries};
-use super::{fallback, hedge, outside, verdict};
+use super::{admit, fallback, hedge, outside, verdict};
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
 use crate::http::body::Source;
@@ -43,6 +43,17 @@ pub(super) async fn send(call: Call<'_>, mut exchange: Box<Exchange>) -> Respons
 
 /// Gets an answer of the call's backend.
 pub(super) async fn reach(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answer, Reason> {
+    let mut asked = admit::admit(call, exchange)?;
+    let result = ask(call, exchange).await;
+    if let Some(asked) = &mut asked
+        && admit::is_refused(&result)
+    {
+        asked.refused();
+    }
+    result
+}
+
+async fn ask(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answer, Reason> {
     let deadline = call.head_deadline(exchange);
     let result = {
         let trying = pin!(try_endpoints(call, exchange, deadline));
@@ -187,7 +198,9 @@ async fn try_endpoints(
             }
             Ok(response) => {
                 verdict::response(response, from_sidecar, &mut in_flight);
-                judge(response, &mut in_flight);
+                if !(from_sidecar && admit::is_rate_limited(response.headers())) {
+                    judge(response, &mut in_flight);
+                }
                 call.affinity.answered(&endpoint);
                 let unprocessed = from_sidecar && is_unprocessed(response);
                 if unprocessed || call.rule.retry.is_some() {
@@ -201,8 +214,11 @@ async fn try_endpoints(
             }
             Err(_) if call.request.body.is_broken() => return Err(Reason::ClientGone),
             Err(failure) => {
-                in_flight.failed();
-                verdict::failure(failure, &mut in_flight);
+                // Our own limits say nothing of the endpoint.
+                if failure.reason != Reason::CircuitOpen {
+                    in_flight.failed();
+                    verdict::failure(failure, &mut in_flight);
+                }
                 tried.push(endpoint);
                 let others = call.has_others(&tried);
                 retries.after_failure(*failure, others)

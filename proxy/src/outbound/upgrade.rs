@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
+use super::admit;
 use super::call::Call;
 use super::outside;
 use super::retry::{Next, Retries};
@@ -32,6 +33,9 @@ pub(super) async fn send(
             "this connection cannot change its protocol",
         );
     };
+    if let Err(reason) = admit::admit(&call, &mut exchange) {
+        return exchange.fail(reason, &call.describe(reason));
+    }
     let deadline = call.head_deadline(&exchange);
     let result = {
         let trying = pin!(try_endpoints(&call, &mut exchange));
@@ -91,8 +95,10 @@ async fn try_endpoints(
             }
             Err(failure) => failure,
         };
-        in_flight.failed();
-        verdict::failure(&failure, &mut in_flight);
+        if failure.reason != Reason::CircuitOpen {
+            in_flight.failed();
+            verdict::failure(&failure, &mut in_flight);
+        }
         tried.push(endpoint);
         let others = call.has_others(&tried);
         match retries.after_failure(failure, others) {

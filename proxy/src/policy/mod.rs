@@ -8,6 +8,7 @@ mod connection;
 pub mod filters;
 mod hash;
 pub mod health;
+mod limits;
 pub mod matching;
 mod outside;
 mod recovery;
@@ -33,6 +34,7 @@ pub use outside::{Outside, OutsideTls};
 pub use connection::{ConnectionPool, Detection, KeepAlive, TcpLimits};
 pub use filters::Filters;
 pub use hash::{HashCookie, HashInput, HashKey, HashPolicy};
+pub use limits::{CallerLimits, Concurrency, ServerLimits};
 pub use matching::{GrpcMatch, HeaderMatch, HostMatch, Match, QueryParamMatch, StringMatch};
 pub use recovery::{Cause, Causes, Fallback, FallbackTo, Hedge, Recovery, StaticResponse};
 pub use session::{Carrier, Session, SessionSettings, Token};
@@ -171,6 +173,8 @@ pub struct Upstream {
     pub tls: Option<Arc<OriginTls>>,
     /// An address of a name was left out, because it is a listener of this sidecar.
     pub has_loop: bool,
+    /// What may be under way to it. `None`: everything.
+    pub limits: Option<Arc<crate::admission::Breaker>>,
 }
 
 impl Upstream {
@@ -274,4 +278,8 @@ pub struct InboundPort {
     pub detection: Detection,
     /// Connections to the application; accepted ones have its age.
     pub pool: Arc<ConnectionPool>,
+    /// Requests that the application has at a time. `None`: all there are.
+    pub gate: Option<Arc<crate::admission::Gate>>,
+    /// How many requests there may be. `None`: any number.
+    pub rate_limits: Option<Arc<crate::admission::RateLimits>>,
 }

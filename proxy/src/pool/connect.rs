@@ -62,11 +62,21 @@ pub(crate) async fn connect(
     target: Target<'_>,
     alpn: Alpn,
 ) -> Result<Connected, Failure> {
+    // Over HTTP/2 several requests wait for one connection, and count themselves.
+    let _waiting = match alpn {
+        Alpn::Http2 => None,
+        Alpn::Http1 | Alpn::Tcp => target.wait()?,
+    };
+    let held = target.hold_connection()?;
     let connecting = establish(worker, target, alpn);
-    match tokio::time::timeout(target.connect_timeout, connecting).await {
-        Ok(result) => result.map_err(Failure::before),
-        Err(_) => Err(Failure::before(Reason::ConnectTimeout)),
+    let mut connected = match tokio::time::timeout(target.connect_timeout, connecting).await {
+        Ok(result) => result.map_err(Failure::before)?,
+        Err(_) => return Err(Failure::before(Reason::ConnectTimeout)),
+    };
+    if let Some(held) = held {
+        connected.stream.hold(held);
     }
+    Ok(connected)
 }
 
 async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Connected, Reason> {

@@ -265,6 +265,7 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure
     } = path;
     let mut crowd = false;
     loop {
+        let waiting;
         let made = {
             let identity = target.peer.map(|_| worker.shared.tls.load());
             let identity = match &identity {
@@ -275,6 +276,7 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure
             if let Some(connection) = shared.choose(target, identity, crowd) {
                 return Ok(connection);
             }
+            waiting = target.wait()?;
             let (tell, told) = oneshot::channel();
             shared.waiting.push(tell);
             if !shared.connecting {
@@ -291,9 +293,9 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure
             }
             told
         };
-        let waiting = Waiting::begin(&worker.shared.metrics, direction);
+        let counted = Waiting::begin(&worker.shared.metrics, direction);
         let made = made.await;
-        drop(waiting);
+        drop((counted, waiting));
         let failure = match made {
             Ok(Ok(())) => continue,
             Ok(Err(failure)) => failure,

@@ -19,6 +19,7 @@ use rustls_pki_types::ServerName;
 use tokio::time::Instant;
 
 use crate::address::Address;
+use crate::admission::{Breaker, ConnectionHeld, Counted, Limit, Permit};
 use crate::balance::{Endpoint, Load};
 use crate::error::Reason;
 use crate::http::interim::Interim;
@@ -76,6 +77,8 @@ pub(crate) struct Target<'a> {
     pub(crate) outside: Option<&'a OutsideTls>,
     /// The endpoint that it belongs to; `None` for the application.
     pub(crate) load: Option<&'a Arc<Load>>,
+    /// Limits of the service. `None`: there are none.
+    pub(crate) limits: Option<&'a Arc<Breaker>>,
 }
 
 /// An [`Address`] that is somebody else's.
@@ -140,7 +143,40 @@ impl<'a> Target<'a> {
             }),
             outside: endpoint.outside.as_ref().and_then(|it| it.tls.as_ref()),
             load: Some(&endpoint.load),
+            limits: upstream.limits.as_ref(),
         }
+    }
+
+    /// A place among the requests that wait for a connection. `Ok(None)`: the service has no limits.
+    fn wait(&self) -> Result<Option<Permit>, Failure> {
+        let enter = |limits: &Arc<Breaker>| {
+            let permit = limits.enter(Counted::Pending);
+            permit.ok_or(Failure::before(Reason::CircuitOpen))
+        };
+        self.limits.map(enter).transpose()
+    }
+
+    /// What a new connection takes of the service's limits. `Ok(None)`: it has none.
+    fn hold_connection(&self) -> Result<Option<ConnectionHeld>, Failure> {
+        let Some(limits) = self.limits else {
+            return Ok(None);
+        };
+        let full = Failure::before(Reason::CircuitOpen);
+        let endpoint = match self.load {
+            None => None,
+            Some(load) => match load.connect() {
+                Some(connecting) => Some(connecting),
+                None => {
+                    limits.refusals.count(Limit::EndpointConnections);
+                    return Err(full);
+                }
+            },
+        };
+        let service = limits.enter(Counted::Connections).ok_or(full)?;
+        Ok(Some(ConnectionHeld {
+            _service: service,
+            _endpoint: endpoint,
+        }))
     }
 
     /// The application behind this sidecar.
@@ -152,6 +188,7 @@ impl<'a> Target<'a> {
             peer: None,
             outside: None,
             load: None,
+            limits: None,
         }
     }
 
@@ -166,6 +203,8 @@ impl<'a> Target<'a> {
                 identity: peer.identity.cloned(),
             }),
             outside: self.outside.cloned(),
+            load: self.limits.and(self.load).cloned(),
+            limits: self.limits.cloned(),
         }
     }
 }
@@ -177,6 +216,9 @@ struct OwnedTarget {
     pool: Arc<ConnectionPool>,
     peer: Option<OwnedPeer>,
     outside: Option<OutsideTls>,
+    /// Only where there are limits.
+    load: Option<Arc<Load>>,
+    limits: Option<Arc<Breaker>>,
 }
 
 struct OwnedPeer {
@@ -197,7 +239,8 @@ impl OwnedTarget {
                 identity: peer.identity.as_ref(),
             }),
             outside: self.outside.as_ref(),
-            load: None,
+            load: self.load.as_ref(),
+            limits: self.limits.as_ref(),
         }
     }
 }

@@ -59,8 +59,10 @@ pub(crate) async fn dial(worker: &Rc<Worker>, backend: &Backend) -> Result<Diale
             }
             Err(failure) => failure,
         };
-        in_flight.failed();
-        verdict::failure(&failure, &mut in_flight);
+        if failure.reason != Reason::CircuitOpen {
+            in_flight.failed();
+            verdict::failure(&failure, &mut in_flight);
+        }
         tried.push(endpoint);
         let others = backend
             .endpoints

@@ -87,7 +87,7 @@ fn a_clock_read_late_does_no_harm() {
 
 #[test]
 fn samples_of_many_threads_stay_between_the_least_and_the_highest() {
-    let load = std::sync::Arc::new(Load::new(0));
+    let load = Arc::new(Load::new(0));
     let threads: Vec<_> = (0..4_u64)
         .map(|thread| {
             let load = load.clone();

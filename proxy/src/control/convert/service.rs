@@ -10,8 +10,8 @@ use wire::string_match::Kind;
 
 use super::recovery::recovery;
 use super::{
-    BackendSpec, Reason, RuleSpec, ServiceSpec, balancing, connections, health, list, outside,
-    port, protocol, timeout,
+    BackendSpec, Reason, RuleSpec, ServiceSpec, balancing, connections, health, limits, list,
+    outside, port, protocol, timeout,
 };
 use crate::policy::matching::HostMatch;
 use crate::policy::{
@@ -64,6 +64,7 @@ pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<Ser
         outlier_detection: health::outlier_detection(service.outlier_detection.as_ref())?,
         health_checks: health::checks(&service.health_checks, &ports)?,
         ports,
+        limits: limits::of_callers(service.limits.as_ref())?,
         name,
     })
 }
@@ -149,7 +150,7 @@ pub(super) fn header_match(wire: &wire::HeaderMatch) -> Result<HeaderMatch, Reas
     })
 }
 
-fn one_match(wire: &wire::Match) -> Result<Match, Reason> {
+pub(super) fn one_match(wire: &wire::Match) -> Result<Match, Reason> {
     let method = match wire.method.as_str() {
         "" => None,
         text => Some(method("method", text)?),

@@ -17,6 +17,7 @@ fn backend(weight: u32, port: u16) -> Backend {
             names: Box::default(),
             tls: None,
             has_loop: false,
+            limits: None,
             service: "default/chat".into(),
             ports: Vec::new(),
             identities: Vec::new(),

@@ -73,6 +73,7 @@ fn request(method: &str, headers: &[(&str, &str)], body: Bytes) -> Request<Reque
 fn target(address: SocketAddr) -> Target<'static> {
     Target {
         outside: None,
+        limits: None,
         address: Destination::Ip(address),
         connect_timeout: Duration::from_secs(5),
         pool: Box::leak(Box::default()),

@@ -260,6 +260,7 @@ impl Calls {
             names: Box::default(),
             tls: None,
             has_loop: false,
+            limits: None,
             service: Arc::clone(&name),
             ports: ports.clone(),
             identities: self
@@ -359,6 +360,7 @@ impl Calls {
                 names: Box::default(),
                 tls: None,
                 has_loop: false,
+                limits: None,
                 service: Arc::from(name),
                 ports: Vec::new(),
                 identities: Vec::new(),
@@ -395,6 +397,8 @@ pub(super) fn serving_with(
     snapshot.inbound.insert(
         SNI.into(),
         Arc::new(InboundPort {
+            gate: None,
+            rate_limits: None,
             service: Arc::from("default/chat"),
             port: 80,
             protocol,

@@ -131,6 +131,28 @@ catalog! {
         "Certificates asked of the control plane, by how it ended.");
     LOG_DROPPED = counter("outrigger_access_log_dropped_total", &[],
         "Lines of the access log that were lost: the writer was behind, or the output refused them.");
+    REJECTIONS = counter("outrigger_rejections_total", &["direction", "service", "limit"],
+        "Requests that were refused, or not sent, because of a limit, by which.");
+    BREAKER_LIMIT = gauge("outrigger_circuit_breaker_limit", &["service", "limit"],
+        "What this sidecar may have under way to a service.");
+    BREAKER_IN_USE = gauge("outrigger_circuit_breaker_in_use", &["service", "limit"],
+        "What this sidecar has under way to a service, where it is limited.");
+    BREAKER_OPEN = gauge("outrigger_circuit_breaker_open", &["service", "limit"],
+        "1 while a limit is reached.");
+    THROTTLING = gauge("outrigger_throttling_probability", &["service"],
+        "Share of the requests to a service that are not sent, because it refuses so many: 0 to 1.");
+    CONCURRENCY_LIMIT = gauge("outrigger_concurrency_limit", &["service", "port"],
+        "Requests that the application is given at a time.");
+    CONCURRENCY = gauge("outrigger_concurrency_in_use", &["service", "port"],
+        "Requests at the application, where they are limited.");
+    QUEUE_LENGTH = gauge("outrigger_queue_length", &["service", "port"],
+        "Requests that wait in front of the application.");
+    QUEUE_WAIT = histogram("outrigger_queue_wait_seconds", &["service", "priority"],
+        "Time that requests waited in front of the application before they had their turn, seconds.");
+    RATE_LIMIT_DECISIONS = counter("outrigger_rate_limit_decisions_total", &["service", "policy", "limit", "decision"],
+        "Requests that a rate limit was for, by what it decided.");
+    RATE_LIMIT_CROWDED = counter("outrigger_rate_limit_crowded_total", &["service", "policy", "limit"],
+        "Requests whose key shared what it may with others, because there are more keys than the limit keeps apart.");
     BUILD = gauge("outrigger_build_info", &["version"],
         "Always 1; the label is the program's version.");
     CPU = counter("process_cpu_seconds_total", &[],

@@ -9,12 +9,12 @@ use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
 };
 
-use super::Metrics;
 use super::catalog::{self, Family};
 use super::connection::{Side, Wire};
 use super::histogram::{self, BOUNDS_MS};
 use super::process::Process;
 use super::request::RequestMetrics;
+use super::{Metrics, admission};
 use crate::balance::EndpointState;
 use crate::policy::Snapshot;
 use crate::shared::Shared;
@@ -31,6 +31,7 @@ pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
     connections(&mut page, metrics);
     protocols(&mut page, metrics);
     control(&mut page, metrics);
+    metrics.admission.write(&mut page);
     shared_state(&mut page, shared);
     metrics.dns.write(&mut page, &shared.snapshot.load());
     process(&mut page, Process::read());
@@ -214,6 +215,7 @@ fn shared_state(page: &mut Page, shared: &Shared) {
     let snapshot = shared.snapshot.load();
     page.add(catalog::CONFIG_VERSION, &[], snapshot.version as f64);
     endpoints(page, &snapshot);
+    admission::write_snapshot(page, &snapshot);
     if let Some(tls) = shared.tls.load().as_ref() {
         let since_1970 = tls
             .not_after
@@ -298,7 +300,12 @@ impl Page {
         self.push(family, metric);
     }
 
-    fn add_histogram(&mut self, family: Family, values: &[&str], figures: &histogram::Histogram) {
+    pub(super) fn add_histogram(
+        &mut self,
+        family: Family,
+        values: &[&str],
+        figures: &histogram::Histogram,
+    ) {
         let (counts, sum) = figures.read();
         let mut total = 0;
         let mut buckets = Vec::with_capacity(BOUNDS_MS.len());

@@ -3,6 +3,7 @@
 //! The data path holds handles ([`RequestMetrics`], [`OpenConnection`]) and adds to their atomics. Everything else happens
 //! when somebody scrapes: the figures are gathered under the names of the [`catalog`] and written out.
 
+mod admission;
 mod balancing;
 pub mod catalog;
 mod connection;
@@ -20,10 +21,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::admission::Refusals;
 use crate::shared::Shared;
 use crate::telemetry::Direction;
 use crate::tls::HandshakeFailure;
 
+pub use admission::QueueWaits;
 pub use balancing::{BalancingMetrics, HashPick, SessionOutcome};
 pub use connection::{OpenConnection, Side, Wire};
 pub use dns::DnsMetrics;
@@ -60,6 +63,7 @@ pub struct Metrics {
     fallbacks: recovery::Fallbacks,
     pub(crate) protocols: ProtocolMetrics,
     rejections: Rejections,
+    admission: admission::Admission,
     config_updates: AtomicU64,
     control_plane_connected: AtomicBool,
     renewals: [AtomicU64; 2],
@@ -128,6 +132,16 @@ impl Metrics {
     /// Counts a connection as open until the value is dropped.
     pub fn connection(&self, direction: Direction, side: Side, wire: Wire) -> OpenConnection {
         OpenConnection::new(&self.connections, direction, side, wire)
+    }
+
+    /// Where refused requests of a service are counted. Takes a lock: call it when a snapshot is built.
+    pub fn refusals(&self, direction: Direction, service: &Arc<str>) -> Arc<Refusals> {
+        self.admission.refusals(direction, service)
+    }
+
+    /// Where waits of a service's requests are counted. Takes a lock: call it when a snapshot is built.
+    pub fn queue_waits(&self, service: &Arc<str>) -> Arc<QueueWaits> {
+        self.admission.waits(service)
     }
 
     /// A TLS handshake with a peer is over: accepted (inbound) or begun (outbound) by this sidecar.

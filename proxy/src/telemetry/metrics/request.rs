@@ -254,17 +254,20 @@ pub enum RetryRefusal {
     Pushback,
     /// The next try would begin after the request's time is up.
     Deadline,
+    /// The service has as many retries under way as its limits allow.
+    Limit,
 }
 
 impl RetryRefusal {
     /// In the order of the discriminants.
-    pub const ALL: [RetryRefusal; 6] = [
+    pub const ALL: [RetryRefusal; 7] = [
         RetryRefusal::Budget,
         RetryRefusal::BodyTooLarge,
         RetryRefusal::Method,
         RetryRefusal::Attempts,
         RetryRefusal::Pushback,
         RetryRefusal::Deadline,
+        RetryRefusal::Limit,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -275,6 +278,7 @@ impl RetryRefusal {
             RetryRefusal::Attempts => "attempts",
             RetryRefusal::Pushback => "pushback",
             RetryRefusal::Deadline => "deadline",
+            RetryRefusal::Limit => "limit",
         }
     }
 }

@@ -1,0 +1,100 @@
+//! Whether a request is let through to the application: rate limits by the caller's proven identity, and the concurrency.
+
+use std::sync::Arc;
+
+use http::header::{HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Response};
+
+use crate::admission::{Decision, Gate, Held, Limit, Report, Served, retry_after};
+use crate::error::Reason;
+use crate::http::arrival::Arrived;
+use crate::http::clock::Deadline;
+use crate::http::exchange::Exchange;
+use crate::http::response::ResponseBody;
+use crate::identity::SpiffeId;
+use crate::policy::InboundPort;
+use crate::policy::matching::RequestFacts;
+
+/// A request that was let through.
+pub(super) struct Admitted {
+    pub(super) exchange: Box<Exchange>,
+    /// What its response is to say of its rate limits.
+    pub(super) report: Option<Report>,
+}
+
+/// Lets a request through, perhaps after a wait, or answers it.
+pub(super) async fn admit(
+    port: &InboundPort,
+    request: &Arrived,
+    caller: Option<&SpiffeId>,
+    mut exchange: Box<Exchange>,
+) -> Result<Admitted, Response<ResponseBody>> {
+    let mut report = None;
+    if let Some(limits) = &port.rate_limits {
+        match limits.decide(&facts(port, request), caller) {
+            Decision::Allowed(allowed) => report = allowed,
+            Decision::Refused(limit, report) => {
+                let detail = format!(
+                    "more than the limit {:?} of {} allows: {} in {:?}",
+                    limit.name,
+                    limit.policy,
+                    limit.rate.requests(),
+                    limit.rate.per()
+                );
+                return Err(exchange.fail_with(
+                    Reason::RateLimited,
+                    &detail,
+                    |headers: &mut HeaderMap| {
+                        report.write(headers);
+                        headers.insert(RETRY_AFTER, HeaderValue::from(report.retry_after()));
+                    },
+                ));
+            }
+        }
+    }
+    if let Some(gate) = &port.gate {
+        match enter(gate, request, caller, &exchange).await {
+            Ok(served) => exchange.hold(Held::Served(served)),
+            Err(limit) => {
+                let detail = format!(
+                    "the application of {} has as much to do as it can: {}",
+                    port.service,
+                    limit.as_str()
+                );
+                let wait = retry_after(gate);
+                return Err(exchange.fail_with(
+                    Reason::Overloaded,
+                    &detail,
+                    |headers: &mut HeaderMap| {
+                        headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+                    },
+                ));
+            }
+        }
+    }
+    Ok(Admitted { exchange, report })
+}
+
+async fn enter(
+    gate: &Arc<Gate>,
+    request: &Arrived,
+    caller: Option<&SpiffeId>,
+    exchange: &Exchange,
+) -> Result<Served, Limit> {
+    let headers = &request.head.headers;
+    let priority = gate.priority(|priorities| priorities.of(caller, headers));
+    let deadline = Deadline::after(exchange.started(), request.timeout, Reason::Overloaded);
+    gate.enter(priority, deadline.map(|deadline| deadline.at))
+        .await
+}
+
+fn facts<'a>(port: &InboundPort, request: &'a Arrived) -> RequestFacts<'a> {
+    RequestFacts {
+        host: request.authority.host(),
+        port: port.port,
+        path: request.head.uri.path(),
+        query: request.head.uri.query().unwrap_or_default(),
+        method: &request.head.method,
+        headers: &request.head.headers,
+    }
+}
