@@ -4,8 +4,8 @@
 //! them back, with probability `max(0, (requests − K · accepts) / (requests + 1))`.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use rand::Rng;
@@ -23,6 +23,9 @@ pub struct Throttle {
     /// Nanoseconds.
     slot: u64,
     slots: [Slot; SLOTS],
+    /// Sent, and not yet answered. They count as accepted until they are not: a slow service is not one that refuses, and few
+    /// requests that take long would look like it.
+    unanswered: AtomicU32,
 }
 
 /// A part of the window. Each word has the part's number in its upper half and a count in its lower.
@@ -38,6 +41,7 @@ impl Throttle {
             ratio,
             slot: (nanos(window) / SLOTS as u64).max(1),
             slots: Default::default(),
+            unanswered: AtomicU32::new(0),
         }
     }
 
@@ -61,6 +65,7 @@ impl Throttle {
                 return None;
             }
         }
+        self.unanswered.fetch_add(1, Relaxed);
         Some(Asked {
             throttle: Arc::clone(self),
             accepted: true,
@@ -74,6 +79,7 @@ impl Throttle {
 
     fn probability_at(&self, now: u64) -> f64 {
         let (requests, accepts) = self.sums(now);
+        let accepts = accepts + u64::from(self.unanswered.load(Relaxed));
         let (requests, accepts) = (requests as f64, accepts as f64);
         // At most `requests / (requests + 1)`: some requests always find out whether the service is back.
         ((requests - self.ratio * accepts) / (requests + 1.0)).max(0.0)
@@ -136,6 +142,7 @@ impl Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
+        self.throttle.unanswered.fetch_sub(1, Relaxed);
         if self.accepted {
             let now = clock::now();
             add(

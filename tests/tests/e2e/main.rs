@@ -16,6 +16,7 @@ mod hostile;
 mod http;
 mod identity;
 mod join;
+mod limits;
 mod mesh;
 mod observability;
 mod protocols;

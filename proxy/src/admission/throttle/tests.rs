@@ -62,6 +62,18 @@ async fn who_is_refused_sends_twice_what_is_accepted() {
 }
 
 #[test]
+fn a_slow_service_is_not_one_that_refuses() {
+    let throttle = Arc::new(Throttle::new(2.0, WINDOW));
+    let mut rng = SmallRng::seed_from_u64(4);
+    let under_way: Vec<_> = (0..1000).map(|_| throttle.ask(&mut rng).unwrap()).collect();
+    assert_eq!(throttle.probability(), 0.0);
+    for mut asked in under_way {
+        asked.refused();
+    }
+    assert!(throttle.probability() > 0.99);
+}
+
+#[test]
 fn a_request_that_was_given_up_is_no_refusal() {
     let throttle = Arc::new(Throttle::new(2.0, WINDOW));
     let mut rng = SmallRng::seed_from_u64(4);
