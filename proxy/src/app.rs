@@ -125,6 +125,7 @@ async fn serve(
         metrics_listener,
     ));
     tokio::spawn(resilience::sweep::run(shared.clone()));
+    tokio::spawn(resilience::checks::run(shared.clone()));
     let (identity_sender, identity) = watch::channel(None);
     let mut keeper = tokio::spawn(keeper.run(shared.clone(), identity_sender));
     let mut control = tokio::spawn(control::run(shared.clone(), settings, id, identity, queue));

@@ -369,7 +369,9 @@ impl Exchange {
         {
             in_flight.failed();
             match reason {
-                Reason::UpstreamTruncated | Reason::StreamIdleTimeout => {
+                Reason::UpstreamTruncated
+                | Reason::StreamIdleTimeout
+                | Reason::FirstByteTimeout => {
                     in_flight.fault(Fault::Gateway);
                 }
                 // Cut because its time was over: that says nothing of who was asked.

@@ -70,6 +70,7 @@ pub(crate) fn failure(failure: &Failure, in_flight: &mut InFlight) {
         Reason::UpstreamReset
         | Reason::PerTryTimeout
         | Reason::RequestTimeout
+        | Reason::FirstByteTimeout
         | Reason::ResponseHeadersTimeout => in_flight.fault(Fault::Gateway),
         _ => in_flight.ignore(),
     }

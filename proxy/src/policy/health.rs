@@ -20,7 +20,7 @@ pub struct ServiceHealth {
 }
 
 /// An active check, and how endpoints are reached for it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
     pub what: HealthCheck,
     /// What the port speaks.
@@ -71,7 +71,7 @@ impl CheckKind {
 }
 
 /// `http://<host><path>`.
-pub fn uri(host: &Authority, path: PathAndQuery) -> Uri {
+pub(crate) fn uri(host: &Authority, path: PathAndQuery) -> Uri {
     let mut parts = http::uri::Parts::default();
     parts.scheme = Some(http::uri::Scheme::HTTP);
     parts.authority = Some(host.clone());

@@ -12,6 +12,7 @@ use crate::identity::SpiffeId;
 use crate::listener::Stream;
 use crate::policy::OutsideTls;
 use crate::runtime::Worker;
+use crate::shared::Shared;
 use crate::telemetry::Direction;
 use crate::tls::{self, HandshakeFailure, OriginTls, TlsState};
 
@@ -68,18 +69,27 @@ pub(crate) async fn connect(
         Alpn::Http1 | Alpn::Tcp => target.wait()?,
     };
     let held = target.hold_connection()?;
-    let connecting = establish(worker, target, alpn);
-    let mut connected = match tokio::time::timeout(target.connect_timeout, connecting).await {
-        Ok(result) => result.map_err(Failure::before)?,
-        Err(_) => return Err(Failure::before(Reason::ConnectTimeout)),
-    };
+    let mut connected = dial(&worker.shared, target, alpn).await?;
     if let Some(held) = held {
         connected.stream.hold(held);
     }
     Ok(connected)
 }
 
-async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Connected, Reason> {
+/// As [`connect`], from any thread and beside the limits: for what is no request.
+pub(crate) async fn dial(
+    shared: &Shared,
+    target: Target<'_>,
+    alpn: Alpn,
+) -> Result<Connected, Failure> {
+    let connecting = establish(shared, target, alpn);
+    match tokio::time::timeout(target.connect_timeout, connecting).await {
+        Ok(result) => result.map_err(Failure::before),
+        Err(_) => Err(Failure::before(Reason::ConnectTimeout)),
+    }
+}
+
+async fn establish(shared: &Shared, target: Target<'_>, alpn: Alpn) -> Result<Connected, Reason> {
     let address = match target.address {
         Destination::Ip(address) => address,
         Destination::Unix(path) => {
@@ -98,7 +108,7 @@ async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Co
     let _ = stream.set_nodelay(true);
     let result = match (target.peer, target.outside) {
         (Some(peer), _) => {
-            let tls = worker.shared.tls.load_full().ok_or(Reason::NotReady)?;
+            let tls = shared.tls.load_full().ok_or(Reason::NotReady)?;
             handshake(stream, peer, alpn, &tls).await
         }
         (None, Some(outside)) => handshake_outside(stream, outside, alpn).await,
@@ -109,7 +119,7 @@ async fn establish(worker: &Worker, target: Target<'_>, alpn: Alpn) -> Result<Co
             });
         }
     };
-    let metrics = &worker.shared.metrics;
+    let metrics = &shared.metrics;
     metrics.handshake(
         Direction::Outbound,
         result.as_ref().map(|_| ()).map_err(|failure| *failure),

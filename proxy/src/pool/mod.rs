@@ -30,7 +30,7 @@ use crate::telemetry::Direction;
 use crate::telemetry::metrics::{CloseCause, Metrics, Wire};
 use crate::tls::OriginTls;
 
-pub(crate) use connect::{Alpn, connect};
+pub(crate) use connect::{Alpn, connect, dial};
 pub(crate) use http1::{
     Http1Response, ResponseError, Upgraded, send as send_http1, send_for_upgrade,
 };

@@ -197,21 +197,13 @@ impl Health {
         }
     }
 
-    /// A check's verdict. `index` tells the endpoint's checks apart; below 32.
-    pub fn checked(&self, index: usize, result: Result<(), CheckFailure>) {
-        let failing = result.is_err();
-        if let Err(failure) = result {
-            *self.last_failure() = Some(failure);
-        }
-        self.set_failing(index, failing);
-    }
-
-    /// Takes a check's failure down, whether it makes the endpoint unhealthy or not yet.
-    pub fn note_failure(&self, failure: CheckFailure) {
+    /// How a check failed, whether that makes the endpoint unhealthy or not yet.
+    pub(crate) fn note_failure(&self, failure: CheckFailure) {
         *self.last_failure() = Some(failure);
     }
 
-    pub fn set_failing(&self, index: usize, failing: bool) {
+    /// Whether a check fails. `index` tells the endpoint's checks apart; below 32.
+    pub(crate) fn set_failing(&self, index: usize, failing: bool) {
         let bit = 1 << (index % 32);
         let all = if failing {
             self.failing.fetch_or(bit, Relaxed) | bit
@@ -222,7 +214,7 @@ impl Health {
     }
 
     /// No check is configured any more.
-    pub fn forget_checks(&self) {
+    pub(crate) fn forget_checks(&self) {
         self.failing.store(0, Relaxed);
         self.set_unhealthy(false);
         *self.last_failure() = None;

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod budget;
+pub mod checks;
 pub mod health;
 pub mod outlier;
 pub mod sweep;

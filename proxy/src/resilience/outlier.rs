@@ -189,6 +189,8 @@ pub struct Outliers {
     ejections: [AtomicU64; Cause::ALL.len()],
     /// When the next sweep is due; [`clock::now`].
     sweep_at: AtomicU64,
+    /// Active checks that succeeded, and that failed.
+    checks: [AtomicU64; 2],
 }
 
 impl Outliers {
@@ -206,6 +208,17 @@ impl Outliers {
         Cause::ALL
             .into_iter()
             .zip(self.ejections.iter().map(|count| count.load(Relaxed)))
+    }
+
+    /// An active check of one of its endpoints ended.
+    pub(super) fn count_check(&self, ok: bool) {
+        self.checks[usize::from(!ok)].fetch_add(1, Relaxed);
+    }
+
+    /// Active checks so far, by how they ended.
+    pub fn checks(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.checks.iter().map(|count| count.load(Relaxed));
+        ["success", "failure"].into_iter().zip(counts)
     }
 
     /// Takes over what the configuration says. `before` and `members`: each endpoint once. The control thread's.

@@ -12,6 +12,7 @@ mod explain;
 mod filters;
 mod grpc;
 mod grpcio;
+mod health;
 mod hostile;
 mod http;
 mod identity;

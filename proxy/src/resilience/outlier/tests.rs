@@ -320,8 +320,9 @@ fn failure() -> CheckFailure {
 async fn checks_take_over_from_an_ejection() {
     let service = service(Policy::default(), 3);
     service.eject(0);
-    service.members[0].checked(0, Err(failure()));
-    service.members[0].checked(1, Err(failure()));
+    service.members[0].note_failure(failure());
+    service.members[0].set_failing(0, true);
+    service.members[0].set_failing(1, true);
     let view = service.members[0].view();
     assert_eq!(view.state, HealthState::Unhealthy);
     assert_eq!(view.reason(), Some("health-check"));
@@ -332,9 +333,9 @@ async fn checks_take_over_from_an_ejection() {
     for _ in 0..9 {
         service.fail(0, Fault::Server);
     }
-    service.members[0].checked(0, Ok(()));
+    service.members[0].set_failing(0, false);
     assert!(!service.members[0].is_available(), "one check still fails");
-    service.members[0].checked(1, Ok(()));
+    service.members[0].set_failing(1, false);
     assert!(service.members[0].is_available());
     assert_eq!(service.outliers.census().unhealthy, 0);
 }

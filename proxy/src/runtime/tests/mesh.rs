@@ -22,11 +22,14 @@ use crate::config::LogFormat;
 use crate::control::lookup::Lookups;
 use crate::drain::Drain;
 use crate::policy::filters::Filter;
+use crate::policy::health::{Check, HealthCheck, ServiceHealth};
 use crate::policy::{
     AccessLogMode, Backend, Causes, ConnectionPool, Detection, Fallback, FallbackTo, Filters,
     Hedge, HostEntry, InboundPort, Protocol, Recovery, Retry, Rule, Service, ServicePort, Snapshot,
     StaticResponse, TcpLimits, Timeouts, Upstream,
 };
+use crate::resilience::health::Health;
+use crate::resilience::outlier::{self, Outliers};
 use crate::resilience::{Backoff, RetryBudget};
 use crate::runtime::{Bindings, Bound, TcpBinding, Worker, Workers, spawn};
 use crate::shared::{Shared, Status};
@@ -178,6 +181,8 @@ pub(super) struct Calls {
     pub(super) fallbacks: Vec<(Causes, Onto)>,
     pub(super) expose_attempts: bool,
     pub(super) filters: Vec<Filter>,
+    pub(super) outliers: Option<outlier::Policy>,
+    pub(super) checks: Vec<HealthCheck>,
 }
 
 /// Where a fallback leads.
@@ -205,6 +210,8 @@ impl Default for Calls {
             fallbacks: Vec::new(),
             expose_attempts: false,
             filters: Vec::new(),
+            outliers: None,
+            checks: Vec::new(),
         }
     }
 }
@@ -245,6 +252,7 @@ impl Calls {
     /// The snapshot of a sidecar that calls `default/chat` at these endpoints.
     pub(super) fn snapshot(&self, metrics: &Metrics, endpoints: Vec<Arc<Endpoint>>) -> Snapshot {
         let name: Arc<str> = Arc::from("default/chat");
+        let (health, endpoints) = self.health(endpoints);
         let endpoints = Arc::new(EndpointSet::new(
             self.policy,
             Duration::from_secs(10),
@@ -271,7 +279,7 @@ impl Calls {
             connect_timeout: self.connect_timeout,
             pool: Arc::new(self.pool.clone()),
             endpoints: Arc::clone(&endpoints),
-            health: Default::default(),
+            health,
         });
         let rule = Rule {
             session: None,
@@ -326,6 +334,31 @@ impl Calls {
 }
 
 impl Calls {
+    /// Endpoints that are watched together.
+    fn health(&self, endpoints: Vec<Arc<Endpoint>>) -> (ServiceHealth, Vec<Arc<Endpoint>>) {
+        let outliers = Arc::new(Outliers::default());
+        let watched = |endpoint: Arc<Endpoint>| {
+            let health = Arc::new(Health::of(&outliers));
+            Arc::new(Endpoint {
+                health,
+                ..Arc::into_inner(endpoint).unwrap()
+            })
+        };
+        let endpoints: Vec<_> = endpoints.into_iter().map(watched).collect();
+        let members: Vec<_> = endpoints.iter().map(|it| it.health.clone()).collect();
+        outliers.update(self.outliers.clone().map(Arc::new).as_ref(), &[], &members);
+        let check = |what: &HealthCheck| Check {
+            what: what.clone(),
+            protocol: self.protocol,
+            server_name: SNI.try_into().unwrap(),
+        };
+        let health = ServiceHealth {
+            outliers,
+            checks: self.checks.iter().map(check).collect(),
+        };
+        (health, endpoints)
+    }
+
     fn recovery(&self, metrics: &Metrics) -> Recovery {
         let fallback = |(on, onto): &(Causes, Onto)| {
             let (name, to) = match onto {

@@ -8,6 +8,7 @@ mod explain;
 mod failures;
 mod fallbacks;
 mod filters;
+mod health;
 mod hedges;
 mod http1;
 mod http2;

@@ -117,6 +117,8 @@ catalog! {
         "Endpoints that outlier detection took out, by why.");
     SESSIONS = counter("outrigger_sessions_total", &["service", "outcome"],
         "Requests answered under rules with sticky sessions, by what became of the session.");
+    HEALTH_CHECKS = counter("outrigger_health_checks_total", &["service", "result"],
+        "Active checks of endpoints that this sidecar made, by how they ended.");
     CONFIG_VERSION = gauge("outrigger_config_version", &[],
         "Version of the configuration in effect; 0 before the first.");
     CONFIG_UPDATES = counter("outrigger_config_updates_total", &[],

@@ -237,6 +237,12 @@ fn shared_state(page: &mut Page, shared: &Shared) {
 fn endpoints(page: &mut Page, snapshot: &Snapshot) {
     for upstream in snapshot.upstreams() {
         let outliers = &upstream.health.outliers;
+        if !upstream.health.checks.is_empty() {
+            for (result, count) in outliers.checks() {
+                let labels = [&*upstream.service, result];
+                page.add(catalog::HEALTH_CHECKS, &labels, count as f64);
+            }
+        }
         let watched = outliers.policy().is_some();
         for (cause, count) in outliers.ejections() {
             // From 0 on, where they can happen: a rate needs the first one, too.
