@@ -1,5 +1,6 @@
 //! `/config`: the configuration in effect. It holds no secret: keys, tokens and certificates are not in what it shows.
 
+mod balancing;
 mod filters;
 mod limits;
 
@@ -97,10 +98,7 @@ pub(crate) fn service(service: &Service) -> Value {
     json!({
         "ports": ports.collect::<Vec<_>>(),
         "server_identities": upstream.identities.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "load_balancing": {
-            "policy": upstream.endpoints.policy().as_str(),
-            "ewma_decay_ms": millis(upstream.endpoints.decay()),
-        },
+        "load_balancing": balancing::settings(&upstream.endpoints),
         "endpoints": upstream.endpoints.endpoints().len(),
         "dns": upstream.names.iter().map(|name| &*name.host).collect::<Vec<_>>(),
         "tls": upstream.tls.as_ref().map(|tls| origin_tls(&tls.settings)),
@@ -144,6 +142,7 @@ pub(crate) fn rule(rule: &Rule) -> Value {
         "timeouts": timeouts(&rule.timeouts),
         "retry": rule.retry.as_ref().map(retry),
         "filters": rule.filters.as_ref().map_or_else(Vec::new, |filters| filters::describe(filters)),
+        "session": rule.session.as_ref().map(|session| balancing::session(&session.settings)),
         "retry_budget": { "percent": rule.budget.percent(), "min_per_second": rule.budget.min_per_second() },
         "hedge": rule.recovery.hedge.as_ref().map(hedge),
         "fallbacks": rule.recovery.fallbacks.iter().map(fallback).collect::<Vec<_>>(),

@@ -284,7 +284,11 @@ async fn the_configuration() {
             "default/chat": {
                 "ports": [{ "port": 80, "name": "http", "protocol": "http" }],
                 "server_identities": ["spiffe://outrigger.local/ns/default/sa/*"],
-                "load_balancing": { "policy": "peak-ewma", "ewma_decay_ms": 10_000 },
+                "load_balancing": {
+                    "policy": "peak-ewma", "ewma_decay_ms": 10_000, "panic_threshold_percent": 50,
+                    "hash": null, "places": null, "bounded_load_percent": null,
+                    "zone": null, "slow_start": null,
+                },
                 "endpoints": 1,
                 "dns": [],
                 "tls": null,
@@ -309,6 +313,7 @@ async fn the_configuration() {
                         "on_reset": true, "on_timeout": false, "backoff_ms": 25, "max_backoff_ms": 250, "max_body_bytes": 65536,
                     },
                     "filters": [],
+                    "session": null,
                     "retry_budget": { "percent": 20, "min_per_second": 10 },
                     "hedge": null,
                     "fallbacks": [],
@@ -349,10 +354,14 @@ async fn the_endpoints() {
         "services": [{
             "service": "default/chat",
             "policy": "peak-ewma",
+            "panic": false,
+            "local_share": null,
             "endpoints": [{
                 "address": "10.0.0.5:15006",
                 "state": "penalised",
                 "weight": 3,
+                "weight_in_effect": 3.0,
+                "available": true,
                 "labels": { "version": "v1" },
                 "ports": [],
                 "mtls": true,

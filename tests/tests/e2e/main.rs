@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)] // A test that cannot go on is to end.
 
 mod bad_config;
+mod balancing;
 mod connections;
 mod control_plane;
 mod drain;

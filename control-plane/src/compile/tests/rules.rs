@@ -394,3 +394,22 @@ fn a_backend_without_port_follows_the_services_default_port() {
     assert_eq!(backend.weight, 0);
     assert_eq!(backend.subset["version"], "v2");
 }
+
+#[test]
+fn sessions_have_a_key_of_their_own_for_each_service() {
+    let mut bench = bench();
+    let sticky = "sessionPersistence: {sessionName: Chat, type: Header, absoluteTimeout: 1h}";
+    for name in ["chat", "other"] {
+        bench.put(&service(name, HTTP));
+        let spec = format!("{{parentRefs: [{{name: {name}}}], rules: [{{{sticky}}}]}}");
+        bench.put(&route(name, &spec));
+    }
+    let session = |name: &str| {
+        let rules = bench.service(name).rules;
+        rules[0].session_persistence.clone().unwrap()
+    };
+    let (chat, other) = (session("default/chat"), session("default/other"));
+    assert_eq!((chat.name.as_str(), chat.key.len()), ("chat", 32));
+    assert_eq!(chat.absolute_timeout.unwrap().seconds, 3600);
+    assert_ne!(chat.key, other.key);
+}

@@ -282,3 +282,113 @@ fn a_rule_without_retry_has_a_budget_for_failed_connects() {
     assert!(spec.rules[0].retry.is_none());
     assert_eq!(spec.rules[0].budget, (20, 10));
 }
+
+#[test]
+fn balancing_that_cannot_work_is_refused_and_the_rest_is_taken_over() {
+    use wire::hash_input::Kind as Key;
+    use wire::load_balancing::Policy;
+    let input = |kind| wire::HashInput {
+        kind: Some(kind),
+        terminal: false,
+    };
+    let header = || input(Key::Header("x-user".into()));
+    let cookie = || {
+        input(Key::Cookie(wire::HashCookie {
+            name: "c".into(),
+            ttl: None,
+            path: String::new(),
+        }))
+    };
+    let with = |change: &dyn Fn(&mut wire::LoadBalancing)| {
+        let mut balancing = wire::LoadBalancing {
+            policy: Policy::RingHash.into(),
+            hash: vec![header()],
+            ..Default::default()
+        };
+        change(&mut balancing);
+        with_service(|service| service.load_balancing = Some(balancing))
+    };
+    type Change<'a> = &'a dyn Fn(&mut wire::LoadBalancing);
+    let cases: [(Change<'_>, &str); 9] = [
+        (&|it| it.hash.clear(), "hash: empty"),
+        (&|it| it.policy = Policy::Random.into(), "hash: given"),
+        (
+            &|it| it.hash = vec![cookie(), cookie()],
+            "more than one cookie",
+        ),
+        (
+            &|it| it.hash = vec![input(Key::Path(false))],
+            "hash[0]: false",
+        ),
+        (&|it| it.maglev_table_size = 100, "100 is not a prime"),
+        (
+            &|it| it.minimum_ring_size = 1 << 20,
+            "is not from 1 to 65536",
+        ),
+        (
+            &|it| it.bounded_load_percent = 100,
+            "is not from 101 to 1000",
+        ),
+        (
+            &|it| it.panic_threshold_percent = Some(101),
+            "is not from 0 to 100",
+        ),
+        (
+            &|it| it.slow_start = Some(wire::SlowStart::default()),
+            "slow_start.window: unset",
+        ),
+    ];
+    for (change, expected) in cases {
+        let found = refusal(with(change));
+        assert!(found.starts_with("load_balancing."), "{found}");
+        assert!(found.contains(expected), "{found}: {expected}");
+    }
+    let good = with(&|it| {
+        it.hash.push(cookie());
+        it.bounded_load_percent = 125;
+        it.panic_threshold_percent = Some(0);
+    });
+    let Spec::Service(spec) = resource(&good, TRUST_DOMAIN).unwrap() else {
+        panic!("not a service")
+    };
+    let settings = &spec.balancing;
+    assert_eq!(
+        (settings.panic_percent, settings.bounded_load),
+        (0, Some(125))
+    );
+    let hash = settings.hash.as_ref().unwrap();
+    assert_eq!(hash.inputs.len(), 2);
+    assert_eq!(&*hash.cookie().unwrap().path, "/");
+}
+
+#[test]
+fn a_session_needs_a_whole_key_and_a_name() {
+    let with = |change: fn(&mut wire::SessionPersistence)| {
+        let mut session = wire::SessionPersistence {
+            name: "chat".into(),
+            key: vec![1; 32],
+            ..Default::default()
+        };
+        change(&mut session);
+        with_rule(|rule| rule.session_persistence = Some(session))
+    };
+    let cases: [(fn(&mut wire::SessionPersistence), &str); 3] = [
+        (
+            |it| it.key.clear(),
+            "rules[0].session_persistence.key: 0 bytes",
+        ),
+        (
+            |it| it.name = "a;b".into(),
+            "rules[0].session_persistence.name",
+        ),
+        (
+            |it| it.permanent = true,
+            "rules[0].session_persistence.absolute_timeout",
+        ),
+    ];
+    for (change, expected) in cases {
+        let found = refusal(with(change));
+        assert!(found.starts_with(expected), "{found}");
+    }
+    assert!(resource(&with(|_| {}), TRUST_DOMAIN).is_ok());
+}
