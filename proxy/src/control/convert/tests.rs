@@ -372,7 +372,8 @@ fn a_session_needs_a_whole_key_and_a_name() {
         change(&mut session);
         with_rule(|rule| rule.session_persistence = Some(session))
     };
-    let cases: [(fn(&mut wire::SessionPersistence), &str); 3] = [
+    type Change = fn(&mut wire::SessionPersistence);
+    let cases: [(Change, &str); 3] = [
         (
             |it| it.key.clear(),
             "rules[0].session_persistence.key: 0 bytes",
