@@ -1,6 +1,6 @@
 //! What a request would meet: computed by the code that routes requests, from what a sidecar would be sent.
 //!
-//! Sides effects there are none: no connection, no DNS lookup, no metric that anybody sees.
+//! Side effects there are none: no connection, no DNS lookup, no metric that anybody sees.
 
 use http::request::Parts;
 use outrigger_proto::dataplane::v1 as wire;
@@ -12,6 +12,7 @@ use crate::control::explain::snapshot;
 use crate::error::Reason;
 use crate::http::{authority, headers};
 use crate::outbound::route::{self, Route};
+use crate::policy::filters::Filter;
 use crate::policy::{Backend, HostEntry, Match, PASS_THROUGH};
 
 /// Which resource of a delta says what a request's host means. `None`: the request names no host, or an ambiguous one.
@@ -173,8 +174,16 @@ fn refused(reason: Reason, detail: String) -> Refused {
     }
 }
 
-/// What is said where none of the backends has an endpoint.
+/// What is said where none of the backends has an endpoint, and nothing of the rule answers in their place.
 fn nobody(route: &Route) -> Option<Refused> {
+    let filters = route.rule.filters.as_ref();
+    let answers =
+        |filter: &Filter| matches!(filter, Filter::Redirect(_) | Filter::DirectResponse(_));
+    if filters.is_some_and(|filters| filters.steps.iter().any(answers))
+        || !route.rule.recovery.fallbacks.is_empty()
+    {
+        return None;
+    }
     let mut weighty = route.rule.backends.iter().filter(|it| it.weight > 0);
     let has_some =
         |backend: &Backend| !backend.endpoints.is_empty() || !backend.upstream.names.is_empty();

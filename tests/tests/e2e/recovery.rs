@@ -57,19 +57,19 @@ async fn hedging() {
     let _quick = Sidecar::serving(&control_plane, "embed:80", quick.address()).await;
     let caller = Sidecar::caller(&control_plane).await;
     caller.reaches("embed").await;
+    // What was slow once is avoided: the hedge may have won already, for the request that tried whether the service is there.
     eventually("a hedge wins", Duration::from_secs(20), async || {
         let start = Instant::now();
         let answer = post(caller.outbound(), "embed", "/", None).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         assert!(start.elapsed() < Duration::from_secs(20));
+        let attempts = answer.header("x-outrigger-attempts");
+        assert!(matches!(attempts, "1" | "2"), "{attempts:?}");
         let labels = [("service", "default/embed"), ("result", "won")];
-        let won = caller
-            .metrics()
-            .await
-            .sum("outrigger_hedges_total", &labels);
-        match answer.header("x-outrigger-attempts") {
-            "2" if won >= 1.0 => Ok(()),
-            attempts => Err(format!("{attempts} attempts, {won} won")),
+        let metrics = caller.metrics().await;
+        match metrics.sum("outrigger_hedges_total", &labels) {
+            1.0.. => Ok(()),
+            won => Err(format!("{attempts} attempts, {won} won")),
         }
     })
     .await;
