@@ -292,6 +292,7 @@ async fn the_configuration() {
                 "endpoints": 1,
                 "dns": [],
                 "tls": null,
+                "limits": null,
                 "connect_timeout_ms": 1000,
                 "tcp_idle_timeout_ms": null, "tcp_lifetime_ms": null,
                 "connection_pool": pool,
@@ -325,6 +326,7 @@ async fn the_configuration() {
             "80.embed.default.outrigger.local": {
                 "service": "default/embed", "port": 80, "protocol": "grpc", "application": "127.0.0.1:9001",
                 "stream_idle_timeout_ms": 300_000,
+                "limits": null, "rate_limits": null,
                 "tcp_idle_timeout_ms": null, "tcp_lifetime_ms": null,
                 "connection_pool": pool,
             },
