@@ -344,7 +344,11 @@ impl Calls {
                 ..Arc::into_inner(endpoint).unwrap()
             })
         };
-        let endpoints: Vec<_> = endpoints.into_iter().map(watched).collect();
+        // Where nothing is watched, tests may hold the endpoints themselves.
+        let endpoints: Vec<_> = match self.outliers {
+            Some(_) => endpoints.into_iter().map(watched).collect(),
+            None => endpoints,
+        };
         let members: Vec<_> = endpoints.iter().map(|it| it.health.clone()).collect();
         outliers.update(self.outliers.clone().map(Arc::new).as_ref(), &[], &members);
         let check = |what: &HealthCheck| Check {
