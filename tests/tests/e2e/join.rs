@@ -27,8 +27,16 @@ async fn refused(control_plane: &ControlPlane, token: &str) -> String {
     .await;
     if sidecar.process().status().is_none() {
         let address = sidecar.metrics_address();
-        let answer = client::get(address, &address.to_string(), "/ready").await;
-        assert_eq!(answer.status, 503, "ready without an identity");
+        let head = http::Request::builder()
+            .uri("/ready")
+            .header("host", address.to_string());
+        match client::try_request(address, head, client::empty()).await {
+            Ok(answer) => assert_eq!(answer.status, 503, "ready without an identity"),
+            // It was about to end.
+            Err(_) => {
+                sidecar.process().exited(Duration::from_secs(5)).await;
+            }
+        }
     }
     sidecar.process().stderr()
 }
