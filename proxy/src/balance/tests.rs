@@ -454,7 +454,7 @@ fn limits_hold_across_threads() {
             let (set, held) = (&set, &held);
             scope.spawn(move || {
                 let mut rng = StdRng::seed_from_u64(seed);
-                for _ in 0..20_000 {
+                for _ in 0..2_000 {
                     let Some(endpoint) = set.pick(&mut rng, &[]) else {
                         continue;
                     };

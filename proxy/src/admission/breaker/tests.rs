@@ -53,7 +53,7 @@ fn threads_never_exceed_it() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                for _ in 0..20_000 {
+                for _ in 0..2_000 {
                     if let Some(_permit) = limited.enter(Counted::Requests) {
                         assert!(inside.fetch_add(1, Relaxed) < 3);
                         std::thread::yield_now();
