@@ -11,6 +11,7 @@ mod hosts;
 mod limits;
 mod policy;
 mod recovery;
+mod references;
 mod rules;
 mod run;
 mod service;
@@ -18,20 +19,22 @@ mod shards;
 mod shared;
 mod state;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use outrigger_proto::dataplane::v1::resource::Body;
 
 pub use balancing::SessionSecret;
 pub use hosts::Authority;
+pub use references::parents;
 pub use run::Run;
 pub use service::CompiledService;
 pub use shared::Shared;
 pub use state::{Changed, Compiled, ServiceState};
 
 use crate::discovery::Registry;
-use crate::model::{Kind, MeshSpec, Resource, ResourceKey, RouteSpec};
+use crate::model::{Kind, MeshSpec, Resource, ResourceKey};
+use references::{Index, backends, targets};
 
 /// Something that the store said.
 #[derive(Clone, Debug)]
@@ -342,70 +345,6 @@ impl Compiler {
 
 fn compile_mesh(trust_domain: &str, spec: &MeshSpec) -> Shared {
     Shared::new("mesh", Body::Mesh(policy::mesh(trust_domain, spec)))
-}
-
-/// Names of services to names of routes.
-#[derive(Debug, Default)]
-struct Index(HashMap<Arc<str>, BTreeSet<Arc<str>>>);
-
-impl Index {
-    fn get(&self, service: &str) -> impl Iterator<Item = &Arc<str>> {
-        self.0.get(service).into_iter().flatten()
-    }
-
-    fn insert(&mut self, service: &Arc<str>, route: &Arc<str>) {
-        self.0
-            .entry(service.clone())
-            .or_default()
-            .insert(route.clone());
-    }
-
-    fn remove(&mut self, service: &str, route: &str) {
-        if let Some(routes) = self.0.get_mut(service) {
-            routes.remove(route);
-            if routes.is_empty() {
-                self.0.remove(service);
-            }
-        }
-    }
-}
-
-/// The services that a route is for, `<namespace>/<name>`.
-pub fn parents(route: &Resource) -> BTreeSet<Arc<str>> {
-    let namespace = &route.metadata.namespace;
-    let qualified = |spec: &RouteSpec| {
-        let parents = spec.parent_refs.iter().map(|parent| {
-            let namespace = parent.namespace.as_ref().unwrap_or(namespace);
-            format!("{namespace}/{}", parent.name).into()
-        });
-        parents.collect()
-    };
-    route.as_route().map(qualified).unwrap_or_default()
-}
-
-/// The services that a rate limit is for, `<namespace>/<name>`.
-fn targets(rate_limit: &Resource) -> BTreeSet<Arc<str>> {
-    let namespace = &rate_limit.metadata.namespace;
-    let refs = rate_limit
-        .as_rate_limit()
-        .map(|spec| spec.target_refs.iter());
-    refs.into_iter()
-        .flatten()
-        .map(|target| format!("{namespace}/{}", target.name).into())
-        .collect()
-}
-
-fn backends(route: &Resource) -> BTreeSet<Arc<str>> {
-    let namespace = &route.metadata.namespace;
-    let qualified = |spec: &RouteSpec| {
-        let refs = spec.rules.iter().flat_map(|rule| rule.destinations());
-        let backends = refs.map(|backend| {
-            let namespace = backend.namespace.as_ref().unwrap_or(namespace);
-            format!("{namespace}/{}", backend.name).into()
-        });
-        backends.collect()
-    };
-    route.as_route().map(qualified).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! The endpoints that requests for one backend may go to, and the choice among them.
 
+mod keyed;
+mod zones;
+
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,15 +10,16 @@ use std::time::Duration;
 
 use rand::Rng;
 
+use super::clock;
 use super::endpoint::Endpoint;
 use super::group::Group;
-use super::settings::{Policy, Settings, ZonePreference};
+use super::settings::{Policy, Settings};
 use super::table::Table;
 use super::view::{View, WHOLE};
-use super::{below, clock};
 use crate::policy::HashPolicy;
 use crate::resilience::health;
 use crate::telemetry::metrics::{BalancingMetrics, HashPick};
+use zones::Zones;
 
 /// Endpoints of a service, or of a subset of it, that requests may go to.
 #[derive(Debug)]
@@ -31,12 +35,6 @@ pub struct EndpointSet {
     /// When the last endpoint has its whole weight.
     warm_at: u64,
     metrics: Arc<BalancingMetrics>,
-}
-
-#[derive(Debug)]
-struct Zones {
-    local: Group,
-    remote: Group,
 }
 
 impl EndpointSet {
@@ -234,42 +232,6 @@ impl EndpointSet {
         Some(chosen)
     }
 
-    /// The key's endpoint, or the one that stands in for it.
-    fn of_key(
-        &self,
-        table: &Table,
-        key: u64,
-        eligible: impl Fn(&Endpoint) -> bool,
-    ) -> Option<&Arc<Endpoint>> {
-        let all = &self.all.endpoints;
-        let room = self.settings.bounded_load.map(|percent| {
-            let in_flight = |each: &Arc<Endpoint>| u64::from(each.load.in_flight());
-            let total = all.iter().map(in_flight).sum::<u64>() + 1;
-            Room {
-                // Consistent Hashing with Bounded Loads (Mirrokni, Thorup, Zadimoghaddam 2016): ⌈c × m / n⌉.
-                total: total * u64::from(percent),
-                weight: 100 * self.all.weight(&eligible).max(1),
-            }
-        });
-        let has_room = |endpoint: &Endpoint| room.as_ref().is_none_or(|room| room.is_in(endpoint));
-        let owner = &all[table.owner(key)];
-        let (chosen, how) = if eligible(owner) && has_room(owner) {
-            (owner, HashPick::Owner)
-        } else if all.iter().any(|each| eligible(each) && has_room(each)) {
-            let next = table.next(key, |index| eligible(&all[index]) && has_room(&all[index]))?;
-            (&all[next], HashPick::Moved)
-        } else if eligible(owner) {
-            (owner, HashPick::Owner)
-        } else if all.iter().any(|each| eligible(each)) {
-            let next = table.next(key, |index| eligible(&all[index]))?;
-            (&all[next], HashPick::Moved)
-        } else {
-            return None;
-        };
-        self.metrics.hashed(how);
-        Some(chosen)
-    }
-
     /// This endpoint again, for a session: `None` where it is not of this set (any more), not available, full, or was tried.
     pub fn pick_same(&self, endpoint: &Endpoint, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
         let found = self
@@ -340,69 +302,4 @@ impl EndpointSet {
 
 fn is_in(endpoint: &Endpoint, tried: &[Arc<Endpoint>]) -> bool {
     tried.iter().any(|tried| tried.is_same(endpoint))
-}
-
-/// The bound of a bounded load, as a fraction of whole numbers.
-struct Room {
-    total: u64,
-    weight: u64,
-}
-
-impl Room {
-    fn is_in(&self, endpoint: &Endpoint) -> bool {
-        let share = self.total * u64::from(endpoint.weight.max(1));
-        u64::from(endpoint.load.in_flight()) < share.div_ceil(self.weight)
-    }
-}
-
-impl Zones {
-    fn new(zone: &ZonePreference, policy: Policy, endpoints: &[Arc<Endpoint>]) -> Option<Zones> {
-        if zone.own.is_empty() || matches!(policy, Policy::RingHash | Policy::Maglev) {
-            return None;
-        }
-        let (local, remote): (Vec<_>, Vec<_>) = endpoints
-            .iter()
-            .cloned()
-            .partition(|endpoint| endpoint.zone == zone.own);
-        if local.is_empty() || remote.is_empty() {
-            return None;
-        }
-        Some(Zones {
-            local: Group::new(policy, local),
-            remote: Group::new(policy, remote),
-        })
-    }
-
-    /// Where this request goes. `None`: zones play no part.
-    fn group(&self, view: View, rng: &mut impl Rng) -> Option<&Group> {
-        let share = view.local_share()?;
-        let is_local = share >= WHOLE || below(rng, WHOLE) < share;
-        Some(if is_local { &self.local } else { &self.remote })
-    }
-
-    fn other(&self, group: &Group) -> &Group {
-        if std::ptr::eq(group, &self.local) {
-            &self.remote
-        } else {
-            &self.local
-        }
-    }
-
-    /// Of [`WHOLE`], as Envoy spreads over localities: min(1, overprovisioning × available / all of the zone).
-    fn local_share(
-        &self,
-        zone: &ZonePreference,
-        available: impl Fn(&Endpoint) -> bool,
-    ) -> Option<u64> {
-        let local = self.local.weight(|_| true);
-        let all = local + self.remote.weight(|_| true);
-        if local * 100 < all * u64::from(zone.min_local_percent) {
-            return None;
-        }
-        if self.remote.weight(&available) == 0 {
-            return Some(WHOLE);
-        }
-        let factor = u64::from(zone.overprovisioning);
-        Some((self.local.weight(&available) * factor * WHOLE / (100 * local)).min(WHOLE))
-    }
 }

@@ -12,15 +12,18 @@
 //! One word of bits, changed by compare-and-exchange: workers and the control thread need no lock. What follows a change (the
 //! counts of the service) is done by whoever made it.
 
+mod view;
+mod watch;
+
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
-
-use tokio::time::Instant;
 
 use super::outlier::{Cause, Fault, Outliers};
 use crate::balance::clock;
+
+pub use view::{CheckFailure, HealthState, View};
+pub use watch::Watch;
 
 /// Counts the changes of any endpoint's availability.
 static CHANGES: AtomicU32 = AtomicU32::new(0);
@@ -83,60 +86,6 @@ pub struct Health {
     last_failure: Mutex<Option<CheckFailure>>,
 }
 
-/// How the last check failed that did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CheckFailure {
-    /// For people.
-    pub text: String,
-    pub at: SystemTime,
-}
-
-/// What is known of an endpoint's health at one moment.
-#[derive(Clone, Debug)]
-pub struct View {
-    pub state: HealthState,
-    /// Of the ejection.
-    pub cause: Option<Cause>,
-    /// Ejected or unhealthy for so long.
-    pub since: Option<Duration>,
-    /// What is left of the ejection.
-    pub left: Option<Duration>,
-    /// Ejections that count for the next one's length.
-    pub times: u32,
-    pub last_failure: Option<CheckFailure>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HealthState {
-    Available,
-    Ejected,
-    /// An active check fails.
-    Unhealthy,
-    /// Its ejection is over; one request decides.
-    Probing,
-}
-
-impl View {
-    /// A word for why it is not available.
-    pub fn reason(&self) -> Option<&'static str> {
-        match self.state {
-            HealthState::Unhealthy => Some("health-check"),
-            HealthState::Available => None,
-            HealthState::Ejected | HealthState::Probing => self.cause.map(Cause::as_str),
-        }
-    }
-
-    /// When it was ejected or found unhealthy.
-    pub fn since_time(&self) -> Option<SystemTime> {
-        SystemTime::now().checked_sub(self.since?)
-    }
-
-    /// When the ejection ends.
-    pub fn until_time(&self) -> Option<SystemTime> {
-        SystemTime::now().checked_add(self.left?)
-    }
-}
-
 impl Health {
     /// For an endpoint of this service.
     pub fn of(service: &Arc<Outliers>) -> Health {
@@ -149,52 +98,6 @@ impl Health {
     /// Whether requests may go to it. One relaxed load: asked for every candidate of every choice.
     pub fn is_available(&self) -> bool {
         self.state.load(Relaxed) & BARRED == 0
-    }
-
-    /// A request is about to be sent. `None`: its outcome is of no interest.
-    pub fn watch(self: &Arc<Health>) -> Option<Watch> {
-        let state = self.state.load(Relaxed);
-        if state & WATCHED == 0 {
-            return None;
-        }
-        let probe = state & PROBE_DUE != 0
-            && self
-                .change(|state| (state & PROBE_DUE != 0).then_some(state & !PROBE_DUE | PROBING));
-        Some(Watch {
-            health: Arc::clone(self),
-            probe,
-            late: !probe && self.state.load(Relaxed) & PROBING != 0,
-            decided: false,
-            answer_by: None,
-        })
-    }
-
-    pub fn state(&self) -> HealthState {
-        match self.state.load(Acquire) {
-            state if state & UNHEALTHY != 0 => HealthState::Unhealthy,
-            state if state & EJECTED != 0 => HealthState::Ejected,
-            state if state & OUT != 0 => HealthState::Probing,
-            _ => HealthState::Available,
-        }
-    }
-
-    /// Everything, for people.
-    pub fn view(&self) -> View {
-        let shown = self.state();
-        let now = clock::now();
-        let span = |from: u64, to: u64| Duration::from_nanos(to.saturating_sub(from));
-        let out = matches!(shown, HealthState::Ejected | HealthState::Probing);
-        View {
-            state: shown,
-            cause: Cause::ALL
-                .get(usize::from(self.cause.load(Relaxed)))
-                .copied()
-                .filter(|_| out),
-            since: (shown != HealthState::Available).then(|| span(self.since.load(Relaxed), now)),
-            left: (shown == HealthState::Ejected).then(|| span(now, self.until.load(Relaxed))),
-            times: self.times.load(Relaxed),
-            last_failure: self.last_failure().clone(),
-        }
     }
 
     /// How a check failed, whether that makes the endpoint unhealthy or not yet.
@@ -432,77 +335,6 @@ impl Health {
             }
             Some(false) if ended => self.begin_ejection(Cause::FailedProbation),
             _ => {}
-        }
-    }
-}
-
-/// One request at an endpoint that outlier detection looks at. Dropped without a verdict it counts for nothing.
-#[derive(Debug)]
-pub struct Watch {
-    health: Arc<Health>,
-    /// It is the one request of a probation.
-    probe: bool,
-    /// Another request is the probation's.
-    late: bool,
-    decided: bool,
-    answer_by: Option<Instant>,
-}
-
-impl Watch {
-    /// Whether another request took the probation in the moment of the choice: there may be a better endpoint.
-    pub fn is_late(&self) -> bool {
-        self.late
-    }
-
-    /// Dropped without an answer after this moment, it has failed.
-    pub fn answer_by(&mut self, at: Option<Instant>) {
-        self.answer_by = at;
-    }
-
-    /// The endpoint answers: enough for a probation. Others wait for the end.
-    pub fn answered(&mut self) {
-        self.answer_by = None;
-        if self.probe && !self.decided {
-            self.decided = true;
-            self.health.probed(Some(true));
-        }
-    }
-
-    /// It did what was asked of it.
-    pub fn succeeded(&mut self) {
-        if std::mem::replace(&mut self.decided, true) {
-            return;
-        }
-        if self.probe {
-            self.health.probed(Some(true));
-        } else {
-            self.health.succeeded();
-        }
-    }
-
-    /// It failed, and the request was not to blame. After [`answered`](Self::answered) as well, for a stream that broke.
-    pub fn failed(&mut self, fault: Fault) {
-        let decided = std::mem::replace(&mut self.decided, true);
-        if !self.probe {
-            if !decided {
-                self.health.failed(fault);
-            }
-        } else if decided {
-            self.probe = false;
-            self.health.failed(fault);
-        } else {
-            self.health.probed(Some(false));
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        if !self.decided && self.answer_by.is_some_and(|at| at <= Instant::now()) {
-            self.failed(Fault::Gateway);
-        }
-        if self.probe && !self.decided {
-            self.health.probed(None);
         }
     }
 }

@@ -8,6 +8,8 @@ mod kinds;
 pub mod limits;
 mod policy;
 mod recovery;
+mod route;
+mod service;
 pub mod sheet;
 mod sidecars;
 
@@ -106,10 +108,10 @@ fn describe(resource: &Resource, around: &Surroundings, color: bool) -> String {
     match &typed.spec {
         Spec::Mesh(spec) => kinds::mesh(spec, &mut sheet),
         Spec::Service(spec) => {
-            kinds::service(&typed, spec, around, &mut sheet);
+            service::service(&typed, spec, around, &mut sheet);
             health::unavailable(&json::resource(resource)["status"], &mut sheet);
         }
-        Spec::Route(spec) => kinds::route(spec, own, &mut sheet),
+        Spec::Route(spec) => route::route(spec, own, &mut sheet),
         Spec::RateLimit(spec) => limits::rate_limit(spec, own, &mut sheet),
         Spec::Workload(spec) => kinds::workload(spec, &mut sheet),
     }

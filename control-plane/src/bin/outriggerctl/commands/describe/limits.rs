@@ -2,7 +2,7 @@
 
 use outrigger_control_plane::model::{Limits, RateLimit, RateLimitReport, RateLimitSpec, Resource};
 
-use super::kinds::condition_words;
+use super::route::condition_words;
 use super::sheet::Sheet;
 use crate::commands::get::word;
 

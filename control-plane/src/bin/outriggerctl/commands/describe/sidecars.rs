@@ -6,7 +6,7 @@ use outrigger_control_plane::model::{
 use outrigger_proto::api::v1::{Rejection, Sidecar, SidecarSync};
 
 use super::sheet::Sheet;
-use super::{Surroundings, kinds};
+use super::{Surroundings, route};
 use crate::commands::status::name;
 use crate::output::style::{GREEN, RED, YELLOW};
 use crate::output::table::{Cell, Table};
@@ -116,7 +116,7 @@ impl<'a> Sources<'a> {
                 sources.serving = serving.map(|workload| &*workload.instance).collect();
             }
             Spec::Route(spec) => {
-                for key in kinds::parents(spec, &resource.metadata.namespace) {
+                for key in route::parents(spec, &resource.metadata.namespace) {
                     let service = around
                         .resources
                         .iter()
