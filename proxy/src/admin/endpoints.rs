@@ -63,7 +63,7 @@ fn endpoint(stats: &EndpointStats) -> Value {
         "zone": &*endpoint.zone,
         "instance": &*endpoint.instance,
         "in_flight": stats.in_flight,
-        "ewma_ms": (stats.latency.as_secs_f64() * 1e6).round() / 1e3,
+        "ewma_ms": stats.latency.map(|latency| (latency.as_secs_f64() * 1e6).round() / 1e3),
         "picks": stats.picks,
         "failures": stats.failures,
         "health": health(&endpoint.health.view()),

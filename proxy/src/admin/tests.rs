@@ -338,9 +338,14 @@ async fn the_configuration() {
 #[tokio::test]
 async fn the_endpoints() {
     let served = serve_snapshot(snapshot()).await;
+    let (_, before) = get(served.admin, "/endpoints").await;
+    let before: Value = serde_json::from_str(&before).unwrap();
+    let found = &before["services"][0]["endpoints"][0]["ewma_ms"];
+    assert!(found.is_null(), "it has not answered: {found}");
     let held = {
         let snapshot = served.shared.snapshot.load();
         let endpoints = &snapshot.services["default/chat"].upstream.endpoints;
+        drop(endpoints.endpoints()[0].begin());
         let mut failed = endpoints.endpoints()[0].begin();
         failed.failed();
         endpoints.endpoints()[0].begin()
@@ -374,7 +379,7 @@ async fn the_endpoints() {
                 "instance": "7d1f",
                 "in_flight": 1,
                 "ewma_ms": null,
-                "picks": 2,
+                "picks": 3,
                 "failures": 1,
                 "health": {
                     "reason": null,

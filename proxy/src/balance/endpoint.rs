@@ -75,19 +75,21 @@ impl Endpoint {
 
     /// Counts a request from now until the guard is dropped.
     pub fn begin(self: &Arc<Endpoint>) -> InFlight {
-        self.load.begin();
-        self.begun()
+        let now = clock::now();
+        self.load.begin(now);
+        self.begun(now)
     }
 
     /// As [`begin`](Self::begin). `None`: another thread has taken the last place there was, choose again.
     pub fn try_begin(self: &Arc<Endpoint>) -> Option<InFlight> {
-        self.load.try_begin().then(|| self.begun())
+        let now = clock::now();
+        self.load.try_begin(now).then(|| self.begun(now))
     }
 
-    fn begun(&self) -> InFlight {
+    fn begun(&self, now: u64) -> InFlight {
         InFlight {
             load: self.load.clone(),
-            begun_at: clock::now(),
+            begun_at: now,
             judged: false,
             watch: self.health.watch(),
         }

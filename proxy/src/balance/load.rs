@@ -7,9 +7,15 @@ use std::time::Duration;
 
 use super::clock::{self, nanos};
 
-/// The latency of an endpoint that was never asked. Finagle's and Linkerd's default; low enough that a new endpoint is
-/// tried soon, high enough that it is not flooded.
+/// The least latency of an endpoint of which nothing is known but that somebody gave it up: an endpoint that hangs must not
+/// look new for ever. Linkerd's default for endpoints without a latency.
 pub const INITIAL_LATENCY: Duration = Duration::from_millis(30);
+
+/// The latency of an endpoint that has requests and has not answered any yet; it fades as every estimate does.
+//
+// Finagle counts such an endpoint as all but infinitely slow. A first answer that never comes (a stream that waits for its
+// first event) would keep a good endpoint without requests for as long.
+const UNANSWERED_LATENCY: Duration = Duration::from_secs(5);
 
 /// How long a latency is remembered, unless the service says otherwise: after this time a factor of e is left of its
 /// weight. Finagle's and Linkerd's default.
@@ -47,8 +53,9 @@ pub struct Load {
     most_connections: AtomicU32,
     begun: AtomicU64,
     failures: AtomicU64,
-    /// Bits of an `f64`: nanoseconds, as of `sampled_at`.
+    /// Bits of an `f64`: nanoseconds, as of `sampled_at`. 0: it has not answered yet.
     ewma: AtomicU64,
+    /// Without an answer: when the last request was sent.
     sampled_at: AtomicU64,
     penalised_until: AtomicU64,
     /// The last penalty's whole length, nanoseconds.
@@ -74,7 +81,7 @@ impl Load {
             most_connections: AtomicU32::new(u32::MAX),
             begun: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            ewma: AtomicU64::new((nanos(INITIAL_LATENCY) as f64).to_bits()),
+            ewma: AtomicU64::new(0),
             sampled_at: AtomicU64::new(now),
             penalised_until: AtomicU64::new(0),
             penalty: AtomicU64::new(1),
@@ -157,29 +164,38 @@ impl Load {
         clock::now() < self.penalised_until.load(Relaxed)
     }
 
-    /// The latency estimate as it stands now.
-    pub fn latency(&self) -> Duration {
-        Duration::from_nanos(self.latency_ns(clock::now()) as u64)
+    /// The latency estimate as it stands now. `None`: it has not answered yet.
+    pub fn latency(&self) -> Option<Duration> {
+        let latency = self.latency_ns(clock::now())?;
+        Some(Duration::from_nanos(latency as u64))
     }
 
     pub(super) fn set_decay(&self, decay: Duration) {
         self.decay.store(nanos(decay).max(1), Relaxed);
     }
 
-    pub(super) fn begin(&self) {
+    pub(super) fn begin(&self, now: u64) {
         self.in_flight.fetch_add(1, Relaxed);
-        self.begun.fetch_add(1, Relaxed);
+        self.note_begun(now);
     }
 
     /// As [`begin`](Self::begin), within the limit.
-    pub(super) fn try_begin(&self) -> bool {
+    pub(super) fn try_begin(&self, now: u64) -> bool {
         // Taken first and given back where it was too much: threads that come at the same time never exceed the limit.
         if self.in_flight.fetch_add(1, Relaxed) >= self.most_in_flight.load(Relaxed) {
             self.end();
             return false;
         }
-        self.begun.fetch_add(1, Relaxed);
+        self.note_begun(now);
         true
+    }
+
+    fn note_begun(&self, now: u64) {
+        self.begun.fetch_add(1, Relaxed);
+        // With each request anew: one that never answers is asked again when the last one was long ago.
+        if self.ewma.load(Relaxed) == 0 {
+            self.sampled_at.fetch_max(now, Relaxed);
+        }
     }
 
     pub(super) fn end(&self) {
@@ -189,7 +205,8 @@ impl Load {
     /// Peak EWMA as Finagle has it (`com.twitter.finagle.loadbalancer.PeakEwma`): a latency above the estimate takes its
     /// place at once; one below pulls it down with weight `1 - e^(-t/decay)`, `t` being the time since the last sample.
     pub(super) fn sample(&self, now: u64, latency_ns: u64) {
-        let sample = latency_ns as f64;
+        // Above 0, which stands for no answer.
+        let sample = latency_ns.max(1) as f64;
         // The swap hands each stretch of time to exactly one sample, the compare-exchange below applies each exactly once:
         // threads that come at the same time lose nothing.
         let kept = self.kept(self.sampled_at.fetch_max(now, Relaxed), now);
@@ -200,14 +217,17 @@ impl Load {
             } else {
                 estimate * kept + sample * (1.0 - kept)
             };
-            Some(next.to_bits())
+            // Nor does an estimate fade to it.
+            Some(next.max(1.0).to_bits())
         });
     }
 
     /// A latency that is only known to be at least so long.
     pub(super) fn sample_at_least(&self, now: u64, latency_ns: u64) {
-        if latency_ns as f64 > self.latency_ns(now) {
-            self.sample(now, latency_ns);
+        match self.latency_ns(now) {
+            Some(estimate) if latency_ns as f64 <= estimate => {}
+            Some(_) => self.sample(now, latency_ns),
+            None => self.sample(now, latency_ns.max(nanos(INITIAL_LATENCY))),
         }
     }
 
@@ -221,9 +241,18 @@ impl Load {
 
     /// Peak EWMA's cost before the weight: (estimate + what is left of the penalty) × (in flight + 1). As in Finagle and
     /// tower, an estimate without news decays towards zero, so that an endpoint once slow is tried again.
+    ///
+    /// An endpoint that has not answered yet costs nothing while it is idle, so that it is found out about, and much while
+    /// it has requests, so that it is not flooded until then (also Finagle's).
     pub(super) fn latency_cost(&self, now: u64) -> f64 {
-        let latency = self.latency_ns(now).max(LEAST_LATENCY_NS) + self.penalty_left(now) as f64;
-        latency * (f64::from(self.in_flight()) + 1.0)
+        let in_flight = f64::from(self.in_flight());
+        let penalty = self.penalty_left(now) as f64;
+        let latency = match self.latency_ns(now) {
+            Some(latency) => latency.max(LEAST_LATENCY_NS),
+            None if in_flight == 0.0 => 0.0,
+            None => self.unanswered_ns(now).max(LEAST_LATENCY_NS),
+        };
+        (latency + penalty) * (in_flight + 1.0)
     }
 
     /// Least request's cost before the weight: in flight + 1, and more for a while after a failure.
@@ -245,9 +274,14 @@ impl Load {
         PENALTY_IN_FLIGHT * share.min(1.0)
     }
 
-    pub(super) fn latency_ns(&self, now: u64) -> f64 {
-        let kept = self.kept(self.sampled_at.load(Relaxed), now);
-        f64::from_bits(self.ewma.load(Relaxed)) * kept
+    /// `None`: it has not answered yet.
+    pub(super) fn latency_ns(&self, now: u64) -> Option<f64> {
+        let bits = self.ewma.load(Relaxed);
+        (bits != 0).then(|| f64::from_bits(bits) * self.kept(self.sampled_at.load(Relaxed), now))
+    }
+
+    fn unanswered_ns(&self, now: u64) -> f64 {
+        nanos(UNANSWERED_LATENCY) as f64 * self.kept(self.sampled_at.load(Relaxed), now)
     }
 
     /// How much of an estimate made at `then` is left.

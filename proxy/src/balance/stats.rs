@@ -40,8 +40,8 @@ pub struct EndpointStats {
     /// In effect: less than the endpoint's own while it is started slowly.
     pub weight: f64,
     pub in_flight: u32,
-    /// The peak-EWMA estimate.
-    pub latency: Duration,
+    /// The peak-EWMA estimate. `None`: it has not answered yet.
+    pub latency: Option<Duration>,
     /// Requests sent to it.
     pub picks: u64,
     pub failures: u64,

@@ -14,6 +14,8 @@ use super::draw::Weights;
 use super::*;
 use crate::telemetry::metrics::{BalancingMetrics, HashPick};
 
+mod newcomers;
+
 const POLICIES: [Policy; 6] = Policy::ALL;
 
 fn endpoint(index: usize, weight: u32) -> Arc<Endpoint> {
@@ -202,7 +204,7 @@ fn simulate(
         let picked = set.pick_at(now, None, rng, &[]).unwrap();
         let index = position(set, picked);
         let load = &set.endpoints()[index].load;
-        load.begin();
+        load.begin(now);
         counts[index] += 1;
         late[index] += u64::from(ms * 2 >= millis);
         match serve(index, ms) {
@@ -262,14 +264,14 @@ async fn the_latency_is_that_of_the_first_byte_and_in_flight_ends_with_the_last(
     let mut request = endpoint.begin();
     tokio::time::advance(Duration::from_millis(200)).await;
     request.first_byte();
-    assert_eq!(endpoint.load.latency(), Duration::from_millis(200));
+    assert_eq!(endpoint.load.latency(), Some(Duration::from_millis(200)));
     assert_eq!(endpoint.load.in_flight(), 1);
     tokio::time::advance(Duration::from_secs(5)).await;
     request.first_byte();
     drop(request);
     assert_eq!(endpoint.load.in_flight(), 0);
     assert!(
-        endpoint.load.latency() < Duration::from_millis(200),
+        endpoint.load.latency() < Some(Duration::from_millis(200)),
         "the stream's length is no latency"
     );
 }
@@ -280,7 +282,7 @@ async fn a_request_given_up_tells_how_long_it_waited() {
     let hung = endpoint.begin();
     tokio::time::advance(Duration::from_secs(2)).await;
     drop(hung);
-    assert_eq!(endpoint.load.latency(), Duration::from_secs(2));
+    assert_eq!(endpoint.load.latency(), Some(Duration::from_secs(2)));
     // One given up at once says nothing: it must not make the endpoint look fast.
     let before = endpoint.load.latency();
     drop(endpoint.begin());
