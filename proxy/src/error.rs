@@ -60,7 +60,8 @@ pub enum Reason {
     RateLimited,
     /// A connection of bytes was open for as long as its service allows.
     ConnectionLifetime,
-    /// What came first on a connection is not what it must be: no ClientHello with a name where TLS is passed on.
+    /// What came first on a connection is not what it must be: no ClientHello with a name where TLS is passed on, opaque bytes
+    /// where requests are limited, `https` where the next hop has no TLS.
     ProtocolMismatch,
     /// The response's body did not begin in time.
     FirstByteTimeout,

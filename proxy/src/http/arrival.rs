@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::request::Parts;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use http::{Request, Version};
 
 use super::authority::{self, InvalidAuthority};
@@ -18,6 +18,7 @@ use super::headers;
 use super::interim::Interim;
 use super::replay::Replay;
 use super::server::Client;
+use crate::balance::Endpoint;
 use crate::policy::Snapshot;
 
 /// A request whose head is clean. Boxed once: what waits for an upstream holds a pointer, not half a kilobyte.
@@ -91,6 +92,17 @@ impl Arrived {
             })
         });
         (arrived, exchange)
+    }
+
+    /// Whether the client asks for TLS, as clients of plain proxies do with an absolute `https` URI, and this endpoint would get the
+    /// request without. In HTTP/2 every request has a scheme, which says what the first client spoke: there it counts for what
+    /// leaves the mesh.
+    pub(crate) fn would_lose_tls(&self, endpoint: &Endpoint) -> bool {
+        let outside = endpoint.outside.as_deref();
+        let protected = endpoint.mtls || outside.is_some_and(|outside| outside.tls.is_some());
+        !protected
+            && self.head.uri.scheme() == Some(&Scheme::HTTPS)
+            && (self.head.version < Version::HTTP_2 || outside.is_some())
     }
 
     /// Where responses before the response go. `None`: the client cannot take any.

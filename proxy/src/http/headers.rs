@@ -187,8 +187,14 @@ fn clean_common(headers: &mut HeaderMap, met: Met) {
     }
 }
 
+/// Removes all that is meant for sidecars, what applications may set included.
+pub(crate) fn remove_all_ours(headers: &mut HeaderMap) {
+    remove_ours(headers);
+    headers.remove(PRIORITY);
+}
+
 /// Removes what sidecars say to each other.
-pub(crate) fn remove_ours(headers: &mut HeaderMap) {
+fn remove_ours(headers: &mut HeaderMap) {
     let names: Vec<HeaderName> = headers
         .keys()
         .filter(|name| is_ours(name.as_str()))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use http::uri::Authority;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
 use super::{admit, application, port};
@@ -136,6 +136,10 @@ impl Inbound {
         }
         exchange.log_attempt(port.application.clone(), None);
         request.keep(KEPT);
+        if self.peer.is_none() {
+            // No sidecar speaks for this client, which would have to tell the truth.
+            request.prior_http2 = request.head.version == Version::HTTP_2;
+        }
         let client_side = if request.upgrade {
             request.head.extensions.remove::<OnUpgrade>()
         } else {
@@ -330,21 +334,26 @@ async fn send_upgrade(
         target: &target,
         interim: None,
     };
-    let sent = pool::send_for_upgrade(path, || {
-        request::http1(&call.request, call.request.body.body(), None)
-    })
-    .await;
+    // It is about the answer; what is said after that has clocks of its own.
+    let timeout = call.request.timeout;
+    let deadline = Deadline::after(exchange.started(), timeout, Reason::DeadlineExceeded);
+    let sent = {
+        let sending = pin!(pool::send_for_upgrade(path, || {
+            request::http1(&call.request, call.request.body.body(), None)
+        }));
+        Deadline::limit(deadline, sending).await
+    };
     let mut response = match sent {
-        Ok(response) => response,
-        Err(failure) => {
-            let detail = call.describe(failure.reason);
-            return exchange.fail(failure.reason, &detail);
+        Ok(Ok(response)) => response,
+        Ok(Err(Failure { reason, .. })) | Err(reason) => {
+            let detail = call.describe(reason);
+            return exchange.fail(reason, &detail);
         }
     };
     call.request.body.seal();
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         headers::clean_response(response.headers_mut(), false);
-        return exchange.answer(response, None, idle, None);
+        return exchange.answer(response, None, idle, deadline);
     }
     let Some(client_side) = call.client_side else {
         return exchange.fail(

@@ -191,6 +191,11 @@ async fn serve_bytes(
     let kind = metrics.request(Direction::Inbound, &port.service, "", id.as_str());
     session.set_metrics(&kind);
     session.peer = Some(id);
+    if port.has_limits_of_requests() {
+        // A tunnel around a limit would be the end of it.
+        session.service = Arc::clone(&port.service);
+        return session.refuse(&stream, Reason::ProtocolMismatch);
+    }
     forward_bytes(&worker, session, stream, &port, address).await;
 }
 

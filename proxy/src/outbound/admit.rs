@@ -36,7 +36,13 @@ pub(super) fn is_refused(result: &Result<Answer, Reason>) -> bool {
     match result {
         Ok(answer) => is_refusal(&answer.response),
         // Of these it knows nothing.
-        Err(Reason::ClientGone | Reason::CircuitOpen | Reason::NotReady) => false,
+        Err(
+            Reason::ClientGone
+            | Reason::CircuitOpen
+            | Reason::NotReady
+            | Reason::LoopDetected
+            | Reason::ProtocolMismatch,
+        ) => false,
         Err(_) => true,
     }
 }

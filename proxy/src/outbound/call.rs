@@ -32,35 +32,21 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// The request clock: the policy's, or the caller's if that is shorter.
     pub(super) fn request_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
-        let after = match (self.rule.timeouts.request, self.request.timeout) {
-            (Some(policy), Some(caller)) => Some(policy.min(caller)),
-            (policy, caller) => policy.or(caller),
-        };
-        Deadline::after(exchange.started(), after, Reason::RequestTimeout)
+        request_deadline(self.rule, self.request, exchange.started())
     }
 
     /// Until the first byte of the response's body must be there, over all tries.
     pub(super) fn first_byte_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
-        Deadline::earlier(
-            self.request_deadline(exchange),
-            Deadline::after(
-                self.since.unwrap_or(exchange.started()),
-                self.rule.timeouts.first_byte,
-                Reason::FirstByteTimeout,
-            ),
-        )
+        let started = exchange.started();
+        let asked = self.since.unwrap_or(started);
+        first_byte_deadline(self.rule, self.request, started, asked)
     }
 
     /// Until the response's head must be there, over all tries.
     pub(super) fn head_deadline(&self, exchange: &Exchange) -> Option<Deadline> {
-        Deadline::earlier(
-            self.first_byte_deadline(exchange),
-            Deadline::after(
-                self.since.unwrap_or(exchange.started()),
-                self.rule.timeouts.response_headers,
-                Reason::ResponseHeadersTimeout,
-            ),
-        )
+        let started = exchange.started();
+        let asked = self.since.unwrap_or(started);
+        head_deadline(self.rule, self.request, started, asked)
     }
 
     /// Until the response's last byte must be there, now that its head is.
@@ -147,10 +133,7 @@ impl Call<'_> {
 
     /// What the endpoint's server is told of the request, where it is outside the mesh.
     pub(super) fn outside<'e>(&'e self, endpoint: &'e Endpoint) -> Option<outside::To<'e>> {
-        Some(outside::To {
-            outside: endpoint.outside.as_deref()?,
-            service: &self.backend.upstream.service,
-        })
+        outside::To::of(endpoint, &self.backend.upstream.service)
     }
 
     pub(super) fn describe(&self, reason: Reason) -> String {
@@ -182,6 +165,10 @@ impl Call<'_> {
             Reason::LoopDetected => {
                 format!("an endpoint of {service} is one of this sidecar's own listeners")
             }
+            Reason::ProtocolMismatch => format!(
+                "the request asks for https, and {service} port {port} would get it in plaintext: use CONNECT, \
+                 or give the service TLS"
+            ),
             Reason::DnsFailed => dns_failed(&self.backend.upstream),
             Reason::CircuitOpen => format!("{service} has as much under way as its limits allow"),
             Reason::Throttled => {
@@ -192,6 +179,40 @@ impl Call<'_> {
             other => format!("{service}: {}", other.as_str()),
         }
     }
+}
+
+fn request_deadline(rule: &Rule, request: &Arrived, started: Instant) -> Option<Deadline> {
+    let after = match (rule.timeouts.request, request.timeout) {
+        (Some(policy), Some(caller)) => Some(policy.min(caller)),
+        (policy, caller) => policy.or(caller),
+    };
+    Deadline::after(started, after, Reason::RequestTimeout)
+}
+
+fn first_byte_deadline(
+    rule: &Rule,
+    request: &Arrived,
+    started: Instant,
+    asked: Instant,
+) -> Option<Deadline> {
+    Deadline::earlier(
+        request_deadline(rule, request, started),
+        Deadline::after(asked, rule.timeouts.first_byte, Reason::FirstByteTimeout),
+    )
+}
+
+/// Until there must be a response's head. `started`: when the request came; `asked`: since when its backend is asked.
+pub(super) fn head_deadline(
+    rule: &Rule,
+    request: &Arrived,
+    started: Instant,
+    asked: Instant,
+) -> Option<Deadline> {
+    let reason = Reason::ResponseHeadersTimeout;
+    Deadline::earlier(
+        first_byte_deadline(rule, request, started, asked),
+        Deadline::after(asked, rule.timeouts.response_headers, reason),
+    )
 }
 
 /// Which names have no address, and why.

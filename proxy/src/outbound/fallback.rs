@@ -5,10 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
 use super::call::Call;
 use super::send::{self, Answer};
+use super::upgrade;
 use crate::error::Reason;
 use crate::http::errors::Style;
 use crate::http::exchange::Exchange;
@@ -29,11 +31,13 @@ pub(super) fn is_wanted(call: &Call<'_>, result: &Result<Answer, Reason>) -> boo
 }
 
 /// Tries the rule's fallbacks, each one at most once and in their order, until there is an answer that none of those left is
-/// for. Nothing of a response has reached the client.
+/// for. Nothing of a response has reached the client. `client_side`: the client's connection, where the request wants to change its
+/// protocol.
 pub(super) async fn run(
     first: Call<'_>,
     mut exchange: Box<Exchange>,
     mut result: Result<Answer, Reason>,
+    client_side: Option<OnUpgrade>,
 ) -> Response<ResponseBody> {
     let mut call = first;
     let mut mark = None;
@@ -62,7 +66,10 @@ pub(super) async fn run(
             }
         }
     }
-    send::finish(&call, exchange, result, mark)
+    match client_side {
+        Some(client_side) => upgrade::finish(&call, client_side, exchange, result, mark),
+        None => send::finish(&call, exchange, result, mark),
+    }
 }
 
 /// The next fallback for what has happened, and what that was.

@@ -152,6 +152,7 @@ fn another(
     let endpoint = call
         .pick(&taken)
         .filter(|endpoint| !call.worker.is_own_outbound(endpoint.address))
+        .filter(|endpoint| !call.request.would_lose_tls(endpoint))
         .ok_or(HedgeResult::NoEndpoint)?;
     if !call.rule.budget.try_withdraw() {
         return Err(HedgeResult::NoBudget);

@@ -19,7 +19,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, Version};
+use http::{Method, Request, Response};
 use hyper::upgrade::OnUpgrade;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -34,7 +34,7 @@ use crate::http::exchange::Exchange;
 use crate::http::interim::Interim;
 use crate::http::response::ResponseBody;
 use crate::http::server::{Client, Handler};
-use crate::http::{headers, http1, http2};
+use crate::http::{http1, http2};
 use crate::listener::{Stream, accept, proxy_protocol};
 use crate::policy::{Backend, Protocol, Snapshot};
 use crate::runtime::{TcpBinding, Worker};
@@ -163,10 +163,6 @@ async fn respond(
     exchange.log_route(&route.service.name, &route.rule.route);
     if backend.protocol == Protocol::Grpc {
         exchange.set_style(Style::Grpc);
-    }
-    if backend.protocol == Protocol::Auto && arrived.head.version == Version::HTTP_2 {
-        let yes = HeaderValue::from_static("1");
-        arrived.head.headers.insert(headers::PRIOR_HTTP2, yes);
     }
     if arrived.head.method == Method::CONNECT {
         let tunnel = tunnel::open(worker, &route, backend, &mut arrived, exchange);

@@ -7,6 +7,7 @@ use http::{Request, Uri};
 use tokio::time::Instant;
 
 use super::request;
+use crate::balance::Endpoint;
 use crate::http::arrival::Arrived;
 use crate::http::headers;
 use crate::http::replay::RequestBody;
@@ -29,7 +30,7 @@ pub(super) fn http2(
 ) -> Request<RequestBody> {
     let mut request = request::http2(arrived, body, end);
     let Some(to) = to else { return request };
-    headers::remove_ours(request.headers_mut());
+    headers::remove_all_ours(request.headers_mut());
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
     if to.outside.tls.is_some() {
         uri.scheme = Some(Scheme::HTTPS);
@@ -51,7 +52,7 @@ pub(super) fn http1(
 ) -> Request<RequestBody> {
     let mut request = request::http1(arrived, body, end);
     let Some(to) = to else { return request };
-    headers::remove_ours(request.headers_mut());
+    headers::remove_all_ours(request.headers_mut());
     let asked = request.headers().get(header::HOST);
     let asked = asked.and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let authority = asked.map(|asked| to.authority(&asked));
@@ -62,7 +63,13 @@ pub(super) fn http1(
     request
 }
 
-impl To<'_> {
+impl<'a> To<'a> {
+    /// `None`: the endpoint is in the mesh.
+    pub(super) fn of(endpoint: &'a Endpoint, service: &'a str) -> Option<To<'a>> {
+        let outside = endpoint.outside.as_deref()?;
+        Some(To { outside, service })
+    }
+
     fn authority(&self, asked: &Authority) -> Authority {
         self.outside.authority(asked, self.service)
     }

@@ -260,10 +260,15 @@ fn pushback(headers: &HeaderMap) -> Option<Pushback> {
 }
 
 /// Servers that send a head before they fail put the status of a gRPC call into trailers. Where these are here already, and
-/// nothing is before them, the call can still be made again.
+/// nothing is before them, the call can still be made again, if it may be at all.
 pub(super) async fn look_at_trailers(call: &Call<'_>, response: &mut Response<Source>) {
-    let codes = call.rule.retry.as_ref().map(|retry| &retry.grpc_codes);
-    if !call.request.grpc || codes.is_none_or(Vec::is_empty) || response.body().is_end_stream() {
+    let request = call.request;
+    let retry = call.rule.retry.as_ref();
+    if !request.grpc
+        || !retry.is_some_and(|retry| may_follow_trailers(retry, &request.head.method))
+        || !request.body.can_repeat()
+        || response.body().is_end_stream()
+    {
         return;
     }
     let body = response.body_mut();
@@ -273,6 +278,11 @@ pub(super) async fn look_at_trailers(call: &Call<'_>, response: &mut Response<So
         Poll::Ready(())
     })
     .await;
+}
+
+/// Whether a status in a response's trailers could make the policy send a request of this method again.
+fn may_follow_trailers(retry: &Retry, method: &Method) -> bool {
+    !retry.grpc_codes.is_empty() && retry.max_retries > 0 && retry.methods.contains(method)
 }
 
 /// When the server wants to be asked again: seconds, or a date (RFC 9110, section 10.2.3).

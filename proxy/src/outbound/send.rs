@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::HeaderValue;
-use http::{Response, StatusCode, Version};
+use http::{HeaderMap, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::call::Call;
@@ -12,6 +12,7 @@ use super::retry::{self, Next, Retries};
 use super::{admit, fallback, hedge, outside, verdict};
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
+use crate::http::arrival::Arrived;
 use crate::http::body::Source;
 use crate::http::clock::Deadline;
 use crate::http::exchange::Exchange;
@@ -36,7 +37,7 @@ pub(super) async fn send(call: Call<'_>, mut exchange: Box<Exchange>) -> Respons
     call.request.keep(retry::kept_bytes(call.rule));
     let result = reach(&call, &mut exchange).await;
     if fallback::is_wanted(&call, &result) {
-        return Box::pin(fallback::run(call, exchange, result)).await;
+        return Box::pin(fallback::run(call, exchange, result, None)).await;
     }
     finish(&call, exchange, result, None)
 }
@@ -82,8 +83,7 @@ pub(super) fn finish(
     result: Result<Answer, Reason>,
     mark: Option<&HeaderValue>,
 ) -> Response<ResponseBody> {
-    let wanted = call.rule.recovery.expose_attempts || call.request.wants_attempts;
-    let attempts = wanted.then(|| exchange.attempts());
+    let attempts = exchange.attempts();
     let mut response = match result {
         Err(reason) => {
             let detail = call.describe(reason);
@@ -106,16 +106,23 @@ pub(super) fn finish(
             exchange.answer(response, Some(in_flight), idle, deadline)
         }
     };
-    if let Some(attempts) = attempts {
-        let attempts = HeaderValue::from(attempts);
-        response.headers_mut().insert(headers::ATTEMPTS, attempts);
+    tell(call, attempts, mark, response.headers_mut());
+    response
+}
+
+/// Tells the client how often its request was sent, if it may know, and which fallback answered.
+pub(super) fn tell(
+    call: &Call<'_>,
+    attempts: u32,
+    mark: Option<&HeaderValue>,
+    headers: &mut HeaderMap,
+) {
+    if call.rule.recovery.expose_attempts || call.request.wants_attempts {
+        headers.insert(headers::ATTEMPTS, HeaderValue::from(attempts));
     }
     if let Some(mark) = mark {
-        response
-            .headers_mut()
-            .insert(headers::FALLBACK, mark.clone());
+        headers.insert(headers::FALLBACK, mark.clone());
     }
-    response
 }
 
 /// Whether the peer's sidecar has given the request up because its time is over.
@@ -158,6 +165,9 @@ async fn try_endpoints(
         if call.worker.is_own_outbound(endpoint.address) {
             return Err(Reason::LoopDetected);
         }
+        if call.request.would_lose_tls(&endpoint) {
+            return Err(Reason::ProtocolMismatch);
+        }
         let Some(in_flight) = call.begin(&endpoint, exchange) else {
             continue;
         };
@@ -166,11 +176,15 @@ async fn try_endpoints(
         }
         exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
         let hedge = call.rule.recovery.hedge.as_ref();
+        // Of two connections that changed their protocol one would have been opened for nothing.
+        let hedge = hedge.filter(|hedge| {
+            !call.request.upgrade && hedge.methods.contains(&call.request.head.method)
+        });
         let Tried {
             endpoint,
             mut in_flight,
             mut result,
-        } = match hedge.filter(|hedge| hedge.methods.contains(&call.request.head.method)) {
+        } = match hedge {
             // Boxed: others need no room for it.
             Some(hedge) => {
                 let first = (endpoint, in_flight);
@@ -281,28 +295,49 @@ async fn send_to(
     let target = Target::endpoint(endpoint, call.backend);
     let request = call.request;
     let to = call.outside(endpoint);
-    let http2 = endpoint.mtls
-        || matches!(call.backend.protocol, Protocol::Http2 | Protocol::Grpc)
-        || request.grpc
-        || (call.backend.protocol == Protocol::Auto && request.head.version == Version::HTTP_2);
+    let http2 = endpoint.mtls || speaks_http2(request, call.backend.protocol);
     let path = Path {
         worker: call.worker,
         direction: Direction::Outbound,
         target: &target,
         // Of several at the same time, one speaks.
-        interim: request.interim().filter(|_| copy.is_none()),
+        interim: request
+            .interim()
+            .filter(|_| copy.is_none() && !request.upgrade),
     };
     let body = || copy.map_or_else(|| request.body.body(), Whole::body);
-    if http2 {
+    if request.upgrade {
+        // The clock ends with the answer: an application would take it for one of the whole conversation.
+        pool::send_for_upgrade(path, || outside::http1(request, body(), None, to)).await
+    } else if http2 {
         pool::send_http2(
             path,
-            || outside::http2(request, body(), end, to),
+            || {
+                let mut head = outside::http2(request, body(), end, to);
+                if endpoint.mtls && is_prior_http2(request, call.backend.protocol) {
+                    let yes = HeaderValue::from_static("1");
+                    head.headers_mut().insert(headers::PRIOR_HTTP2, yes);
+                }
+                head
+            },
             || copy.is_some() || request.body.can_repeat(),
         )
         .await
     } else {
         pool::send_http1(path, || outside::http1(request, body(), end, to)).await
     }
+}
+
+/// Whether an endpoint without a sidecar is to be spoken to in HTTP/2.
+pub(super) fn speaks_http2(request: &Arrived, protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Http2 | Protocol::Grpc)
+        || request.grpc
+        || is_prior_http2(request, protocol)
+}
+
+/// Whether the client's HTTP/2 says what the server speaks.
+fn is_prior_http2(request: &Arrived, protocol: Protocol) -> bool {
+    protocol == Protocol::Auto && request.head.version == Version::HTTP_2
 }
 
 /// What the response says of the endpoint.

@@ -283,3 +283,11 @@ pub struct InboundPort {
     /// How many requests there may be. `None`: any number.
     pub rate_limits: Option<Arc<crate::admission::RateLimits>>,
 }
+
+impl InboundPort {
+    /// Whether there are limits that only requests can be held to, and all that it takes are requests.
+    pub fn has_limits_of_requests(&self) -> bool {
+        let is_limited = self.gate.is_some() || self.rate_limits.is_some();
+        is_limited && self.protocol.has_requests() && self.protocol != Protocol::Auto
+    }
+}

@@ -8,6 +8,7 @@ use crate::http::arrival::Arrived;
 use crate::http::clock::Deadline;
 use crate::http::errors;
 use crate::http::exchange::Exchange;
+use crate::outbound::call;
 use crate::policy::filters::{FaultInjection, Filters, Share};
 use crate::telemetry::metrics::FilterAction;
 
@@ -30,15 +31,11 @@ pub(super) async fn inject(
         filters.metrics.count(FilterAction::FaultDelay);
         exchange.log_filter(FilterAction::FaultDelay.as_str());
         // To the request it is a slow service: its clocks run.
-        let timeouts = &context.rule.timeouts;
-        let started = exchange.started();
-        let deadline = Deadline::earlier(
-            Deadline::after(started, timeouts.request, Reason::RequestTimeout),
-            Deadline::after(
-                started,
-                timeouts.response_headers,
-                Reason::ResponseHeadersTimeout,
-            ),
+        let deadline = call::head_deadline(
+            context.rule,
+            request,
+            exchange.started(),
+            exchange.started(),
         );
         let sleep = pin!(tokio::time::sleep(pause));
         if let Err(reason) = Deadline::limit(deadline, sleep).await {

@@ -11,8 +11,7 @@ use crate::balance::Endpoint;
 use crate::http::arrival::Arrived;
 use crate::http::body::Source;
 use crate::http::tee::Lost;
-use crate::outbound::request;
-use crate::policy::Protocol;
+use crate::outbound::{outside, send};
 use crate::policy::filters::Mirror;
 use crate::pool::{self, Failure, Path, Target};
 use crate::runtime::Worker;
@@ -63,7 +62,7 @@ async fn send(worker: &Rc<Worker>, mirror: &Mirror, request: &Arrived) -> Mirror
     let Some(endpoint) = picked else {
         return MirrorOutcome::NoEndpoints;
     };
-    if worker.is_own_outbound(endpoint.address) {
+    if worker.is_own_outbound(endpoint.address) || request.would_lose_tls(&endpoint) {
         return MirrorOutcome::Failed;
     }
     let mut in_flight = endpoint.begin();
@@ -99,18 +98,17 @@ async fn try_one(
         target: &target,
         interim: None,
     };
-    let http2 = endpoint.mtls
-        || matches!(backend.protocol, Protocol::Http2 | Protocol::Grpc)
-        || request.grpc;
-    if http2 {
+    let to = outside::To::of(endpoint, &backend.upstream.service);
+    let body = || request.body.body();
+    if endpoint.mtls || send::speaks_http2(request, backend.protocol) {
         pool::send_http2(
             path,
-            || request::http2(request, request.body.body(), None),
+            || outside::http2(request, body(), None, to),
             || request.body.can_repeat(),
         )
         .await
     } else {
-        pool::send_http1(path, || request::http1(request, request.body.body(), None)).await
+        pool::send_http1(path, || outside::http1(request, body(), None, to)).await
     }
 }
 

@@ -34,3 +34,28 @@ fn retry_after_in_both_forms() {
     assert!((Duration::from_secs(50)..=Duration::from_secs(60)).contains(&asked));
     assert_eq!(of("soon"), None);
 }
+
+#[test]
+fn trailers_matter_where_they_could_make_it_again() {
+    let retry = |methods: &[Method], grpc_codes: &[u32], max_retries| Retry {
+        methods: methods.to_vec(),
+        grpc_codes: grpc_codes.to_vec(),
+        max_retries,
+        ..crate::runtime::tests::retry(1)
+    };
+    let post = Method::POST;
+    assert!(may_follow_trailers(
+        &retry(&[Method::GET, Method::POST], &[14], 1),
+        &post
+    ));
+    // No call of gRPC is anything but a POST: the default methods have none of them sent again.
+    assert!(!may_follow_trailers(
+        &retry(&[Method::GET], &[14], 1),
+        &post
+    ));
+    assert!(!may_follow_trailers(&retry(&[Method::POST], &[], 1), &post));
+    assert!(!may_follow_trailers(
+        &retry(&[Method::POST], &[14], 0),
+        &post
+    ));
+}

@@ -385,8 +385,19 @@ fn mirrored(
     to: std::net::SocketAddr,
     limit: Duration,
 ) {
+    mirrored_to(caller, calls, app, super::mesh::endpoint(to, false), limit);
+}
+
+/// As [`mirrored`], to whatever endpoint.
+pub(super) fn mirrored_to(
+    caller: &Sidecar,
+    calls: &Calls,
+    app: std::net::SocketAddr,
+    to: Arc<crate::balance::Endpoint>,
+    limit: Duration,
+) {
     let metrics = &caller.shared.metrics;
-    let mut other = calls.snapshot(metrics, vec![super::mesh::endpoint(to, false)]);
+    let mut other = calls.snapshot(metrics, vec![to]);
     other.hosts.clear();
     let (_, service) = other.services.drain().next().unwrap();
     let mut service = Arc::into_inner(service).unwrap();

@@ -216,7 +216,7 @@ impl Default for Calls {
     }
 }
 
-pub(super) fn retry(max_retries: u32) -> Retry {
+pub(crate) fn retry(max_retries: u32) -> Retry {
     Retry {
         max_retries,
         statuses: Vec::new(),

@@ -14,6 +14,7 @@ mod http1;
 mod http2;
 mod inbound;
 pub(crate) mod mesh;
+mod outside;
 mod pool;
 mod protocols;
 mod retries;
@@ -22,4 +23,4 @@ mod tcp;
 mod timeouts;
 mod upgrades;
 
-pub(crate) use mesh::idle_worker;
+pub(crate) use mesh::{idle_worker, retry};

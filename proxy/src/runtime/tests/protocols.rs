@@ -187,6 +187,60 @@ async fn plaintext_reaches_the_only_port_where_the_mesh_is_permissive() {
     assert_eq!(line["service"], "default/chat");
 }
 
+#[tokio::test]
+async fn plaintext_keeps_its_version_where_the_mesh_is_permissive() {
+    let app = application(|request| async move { text(&format!("{:?}", request.version())) }).await;
+    let pair = Pair::new(auto(Detection::default()), app);
+    let mut snapshot = serving(app, Protocol::Auto);
+    snapshot.mesh.permissive = true;
+    pair.server.set(snapshot);
+    let address = pair.server.inbound();
+    let mut send = super::http2::connect(address).await;
+    let request = http::Request::get("http://chat/").body(()).unwrap();
+    let (response, _) = send.send_request(request, true).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "HTTP/2.0");
+    // What only a sidecar may say is not believed of others.
+    let forged = "GET / HTTP/1.1\r\nhost: chat\r\nx-outrigger-prior-http2: 1\r\n\r\n";
+    assert_eq!(client::once(address, forged).await.body, "HTTP/1.1");
+}
+
+#[tokio::test]
+async fn a_tunnel_does_not_lead_around_the_limits_of_requests() {
+    let app = application(|_| async { text("reached") }).await;
+    let tunnel = async |pair: &Pair| {
+        let mut client = client::Http1::connect(pair.address()).await;
+        client
+            .write("CONNECT chat:80 HTTP/1.1\r\nhost: chat:80\r\n\r\n")
+            .await;
+        assert_eq!(client.head().await.status, 200);
+        let _ = client
+            .stream
+            .write_all(b"GET / HTTP/1.1\r\nhost: chat\r\n\r\n")
+            .await;
+        client.try_head().await.map(|head| head.status)
+    };
+    let pair = Pair::new(Calls::default(), app);
+    assert_eq!(tunnel(&pair).await, Some(200));
+    let mut snapshot = serving(app, Protocol::Http);
+    for port in snapshot.inbound.values_mut() {
+        Arc::get_mut(port).unwrap().gate = Some(crate::admission::Gate::new(
+            crate::policy::ServerLimits {
+                concurrency: crate::policy::Concurrency::Fixed(1),
+                queue: None,
+                priorities: None,
+            },
+            Arc::default(),
+            Arc::default(),
+        ));
+    }
+    pair.server.set(snapshot);
+    assert_eq!(tunnel(&pair).await, None);
+    let lines = pair.server.log_lines(2).await;
+    let refused = |line: &serde_json::Value| line["reason"] == "protocol-mismatch";
+    assert!(lines.iter().any(refused), "{lines:?}");
+}
+
 /// A sidecar that calls `default/chat`, with these listeners.
 fn calling(bindings: Bindings, calls: &Calls, app: SocketAddr) -> Sidecar {
     let caller = Sidecar::start(Some(tls(&TestCa::new(), CALLER)), bindings);

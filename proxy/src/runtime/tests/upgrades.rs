@@ -3,8 +3,12 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::Http1;
-use super::mesh::{Calls, Pair, application, endpoint, nobody, plain, sockets, text};
-use crate::policy::{Protocol, Timeouts};
+use super::mesh::{
+    CHAT, Calls, Onto, Pair, application, calling, endpoint, nobody, plain, server, serving,
+    sockets, text,
+};
+use crate::policy::{Cause, Causes, Protocol, Timeouts};
+use crate::tls::test_ca::TestCa;
 
 const ASK: &str = "GET /ws HTTP/1.1\r\nhost: chat\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
     sec-websocket-key: x\r\n\r\n";
@@ -146,4 +150,127 @@ async fn connect_makes_a_tunnel() {
         .await;
     let head = client.head().await;
     assert_eq!((head.status, head.reason()), (503, "connect-failed"));
+}
+
+/// Accepts connections and answers nothing.
+async fn mute() -> std::net::SocketAddr {
+    sockets(|mut stream| async move {
+        let mut all = Vec::new();
+        let _ = stream.read_to_end(&mut all).await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_upgrade_is_answered_in_time() {
+    let short = Some(Duration::from_millis(150));
+    for (timeouts, reason) in [
+        (
+            Timeouts {
+                request: short,
+                ..Timeouts::default()
+            },
+            "request-timeout",
+        ),
+        (
+            Timeouts {
+                response_headers: short,
+                ..Timeouts::default()
+            },
+            "response-headers-timeout",
+        ),
+        (
+            Timeouts {
+                per_try: short,
+                ..Timeouts::default()
+            },
+            "per-try-timeout",
+        ),
+    ] {
+        let calls = Calls {
+            timeouts,
+            ..Calls::default()
+        };
+        let pair = Pair::new(calls, mute().await);
+        let mut client = Http1::connect(pair.address()).await;
+        let answer = client.request(ASK).await;
+        assert_eq!((answer.head.status, answer.head.reason()), (504, reason));
+        // The application is not left with it.
+        pair.server.idle().await;
+    }
+    // The caller's own time counts beside the application, too.
+    let server = server(&TestCa::new(), CHAT);
+    let mut snapshot = serving(mute().await, Protocol::Http);
+    snapshot.mesh.permissive = true;
+    server.set(snapshot);
+    let mut client = Http1::connect(server.inbound()).await;
+    let ask = ASK.replace("sec-", "x-request-timeout-ms: 150\r\nsec-");
+    let answer = client.request(&ask).await;
+    assert_eq!(
+        (answer.head.status, answer.head.reason()),
+        (504, "deadline-exceeded")
+    );
+}
+
+#[tokio::test]
+async fn clocks_of_the_answer_do_not_end_what_follows() {
+    let calls = Calls {
+        timeouts: Timeouts {
+            request: Some(Duration::from_millis(1500)),
+            ..Timeouts::default()
+        },
+        ..Calls::default()
+    };
+    let pair = Pair::new(calls, echo().await);
+    let mut client = Http1::connect(pair.address()).await;
+    client.write(ASK).await;
+    assert_eq!(client.head().await.status, 101);
+    let mut bytes = [0; 5];
+    client.stream.read_exact(&mut bytes).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1700)).await;
+    client.write("frame").await;
+    client.stream.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(&bytes, b"frame");
+}
+
+#[tokio::test]
+async fn an_upgrade_has_fallbacks() {
+    let spare = echo().await;
+    let calls = Calls {
+        fallbacks: vec![(
+            [Cause::ConnectFailed].into_iter().collect::<Causes>(),
+            Onto::Service("default/spare", vec![spare]),
+        )],
+        expose_attempts: true,
+        ..Calls::default()
+    };
+    let caller = plain(calls, &[nobody().await]);
+    let mut client = Http1::connect(caller.outbound()).await;
+    client.write(ASK).await;
+    let head = client.head().await;
+    assert_eq!(head.status, 101);
+    assert_eq!(head.get("x-outrigger-fallback"), Some("default/spare"));
+    assert_eq!(head.get("x-outrigger-attempts"), Some("2"));
+    let mut bytes = [0; 5];
+    client.stream.read_exact(&mut bytes).await.unwrap();
+    assert_eq!(&bytes, b"hello");
+}
+
+#[tokio::test]
+async fn an_upgrade_leaves_a_sidecar_whose_application_is_gone() {
+    let ca = TestCa::new();
+    let (dead, alive) = (server(&ca, CHAT), server(&ca, CHAT));
+    dead.set(serving(nobody().await, Protocol::Http));
+    alive.set(serving(echo().await, Protocol::Http));
+    let caller = calling(&ca);
+    let endpoints = vec![
+        endpoint(dead.inbound(), true),
+        endpoint(alive.inbound(), true),
+    ];
+    caller.set(Calls::default().snapshot(&caller.shared.metrics, endpoints));
+    for _ in 0..2 {
+        let mut client = Http1::connect(caller.outbound()).await;
+        client.write(ASK).await;
+        assert_eq!(client.head().await.status, 101);
+    }
 }
