@@ -5,7 +5,7 @@
 //! flush of h2's only gathers, and the task that drives the connection writes ([`Gathering::poll`]) once h2 has nothing
 //! more to do: nothing waits longer than this turn.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -21,6 +21,47 @@ const LIMIT: usize = 32 * 1024;
 /// What a quiet connection keeps of its buffer.
 const KEPT: usize = 4 * 1024;
 
+/// Reads after a write that failed: what the peer said before it left is in the kernel still, and may be that it has answered,
+/// or what it has not touched. At 16 KiB or so a read, more than a socket's buffer has.
+const LAST_WORDS: u32 = 1024;
+
+/// What went over a connection so far.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Bytes that h2 has handed over.
+    given: Cell<u64>,
+    /// Bytes of these that the socket has taken.
+    written: Cell<u64>,
+    /// Reads that brought something: signs of life.
+    heard: Cell<u64>,
+}
+
+/// A moment in a connection's life, to be compared with a later one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    given: u64,
+    heard: u64,
+}
+
+impl Traffic {
+    pub(crate) fn now(&self) -> Moment {
+        Moment {
+            given: self.given.get(),
+            heard: self.heard.get(),
+        }
+    }
+
+    /// Whether the peer may have got anything of what was handed over since then.
+    pub(crate) fn has_said(&self, since: &Moment) -> bool {
+        self.written.get() > since.given
+    }
+
+    /// Whether the peer has said anything since then.
+    pub(crate) fn has_heard(&self, since: &Moment) -> bool {
+        self.heard.get() != since.heard
+    }
+}
+
 /// A stream whose writes are gathered.
 #[derive(Debug)]
 pub(crate) struct Gathered<S = Stream>(Rc<RefCell<State<S>>>);
@@ -35,10 +76,12 @@ struct State<S> {
     buffer: Vec<u8>,
     /// Bytes of the buffer that are written already.
     written: usize,
-    /// Reads that brought something: signs of life.
-    heard: u64,
-    /// A write that failed out of h2's sight: its next call hears of it.
+    traffic: Rc<Traffic>,
+    /// How the stream failed. What is written from now on goes nowhere. h2 only sees its end, and that when it has read what the
+    /// peer had said before: an error would make it forget that the peer has said that it goes.
     failed: Option<io::Error>,
+    /// Reads that are left after the failure.
+    last_words: u32,
 }
 
 /// Splits a stream for h2 and for the task that drives it.
@@ -47,8 +90,9 @@ pub(crate) fn gather<S>(stream: S) -> (Gathered<S>, Gathering<S>) {
         stream,
         buffer: Vec::new(),
         written: 0,
-        heard: 0,
+        traffic: Rc::default(),
         failed: None,
+        last_words: LAST_WORDS,
     }));
     (Gathered(Rc::clone(&state)), Gathering(state))
 }
@@ -59,8 +103,7 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
     pub(crate) fn poll(&self, cx: &mut Context<'_>) {
         let mut state = self.0.borrow_mut();
         if let Poll::Ready(Err(error)) = state.poll_flush(cx) {
-            state.failed = Some(error);
-            cx.waker().wake_by_ref();
+            state.fail(error, cx);
         }
     }
 }
@@ -68,13 +111,30 @@ impl<S: AsyncWrite + Unpin> Gathering<S> {
 impl<S> Gathering<S> {
     /// Changes whenever something was heard of the peer.
     pub(crate) fn heard(&self) -> u64 {
-        self.0.borrow().heard
+        self.0.borrow().traffic.heard.get()
+    }
+
+    /// How the stream failed, if it did.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        self.0.borrow_mut().failed.take()
+    }
+
+    pub(crate) fn traffic(&self) -> Rc<Traffic> {
+        Rc::clone(&self.0.borrow().traffic)
     }
 }
 
 impl<S: AsyncWrite + Unpin> State<S> {
     fn waiting(&self) -> usize {
         self.buffer.len() - self.written
+    }
+
+    /// h2 is told by its next read, for which the task has to be woken: it may have read before it wrote.
+    fn fail(&mut self, error: io::Error, cx: &Context<'_>) {
+        self.failed.get_or_insert(error);
+        self.buffer = Vec::new();
+        self.written = 0;
+        cx.waker().wake_by_ref();
     }
 
     /// Writes everything that was gathered.
@@ -86,6 +146,8 @@ impl<S: AsyncWrite + Unpin> State<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += written;
+            let total = &self.traffic.written;
+            total.set(total.get() + written as u64);
         }
         self.written = 0;
         self.buffer.clear();
@@ -102,14 +164,13 @@ impl<S: AsyncWrite + Unpin> State<S> {
     }
 
     /// Makes room for at least one byte. What is written stays in the buffer until all is, so the buffer's length counts.
-    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if let Some(error) = self.failed.take() {
-            return Poll::Ready(Err(error));
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+        if self.buffer.len() >= LIMIT
+            && let Err(error) = ready!(self.poll_drain(cx))
+        {
+            self.fail(error, cx);
         }
-        if self.buffer.len() >= LIMIT {
-            ready!(self.poll_drain(cx))?;
-        }
-        Poll::Ready(Ok(LIMIT - self.buffer.len()))
+        Poll::Ready(LIMIT - self.buffer.len())
     }
 }
 
@@ -120,15 +181,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Gathered<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut state = self.0.borrow_mut();
-        if let Some(error) = state.failed.take() {
-            return Poll::Ready(Err(error));
+        if state.failed.is_some() {
+            state.last_words = state.last_words.saturating_sub(1);
+            if state.last_words == 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut state.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            state.heard = state.heard.wrapping_add(1);
+            let heard = &state.traffic.heard;
+            heard.set(heard.get().wrapping_add(1));
         }
-        read
+        match read {
+            Poll::Ready(Err(error)) => {
+                state.fail(error, cx);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending if state.failed.is_some() => Poll::Ready(Ok(())),
+            read => read,
+        }
     }
 }
 
@@ -147,13 +219,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut state = self.0.borrow_mut();
-        let room = ready!(state.poll_room(cx))?;
+        let room = ready!(state.poll_room(cx));
         let mut taken = 0;
         for buf in bufs {
             let part = &buf[..buf.len().min(room - taken)];
-            state.buffer.extend_from_slice(part);
+            if state.failed.is_none() {
+                state.buffer.extend_from_slice(part);
+            }
             taken += part.len();
         }
+        let given = &state.traffic.given;
+        given.set(given.get() + taken as u64);
         Poll::Ready(Ok(taken))
     }
 
@@ -168,6 +244,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut state = self.0.borrow_mut();
+        if state.failed.is_some() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(state.poll_flush(cx))?;
         Pin::new(&mut state.stream).poll_shutdown(cx)
     }

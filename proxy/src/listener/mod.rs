@@ -11,6 +11,6 @@ mod stream;
 pub(crate) use accept::accept;
 pub(crate) use age::jittered;
 pub(crate) use connections::{Connection, Connections};
-pub(crate) use gather::{Gathered, Gathering, gather};
+pub(crate) use gather::{Gathered, Gathering, Moment, Traffic, gather};
 pub(crate) use sockets::{Sockets, reaches};
 pub(crate) use stream::Stream;

@@ -18,17 +18,17 @@ use tokio::time::Instant;
 
 pub(super) use connections::Shared;
 
-use super::connect::reason;
 use super::{Failure, Path, Place, Target};
 use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::interim::Interim;
 use crate::http::pump::Pump;
 use crate::http::replay::RequestBody;
+use crate::listener::Moment;
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
 use crate::telemetry::metrics::{CloseCause, Waiting, Wire};
-use connections::Http2;
+use connections::{Http2, Waiter};
 
 /// How often a request is sent again because connections took no more streams when it came: each time on a new one, which
 /// takes some of those that wait before it is told to go as well.
@@ -90,9 +90,10 @@ pub(crate) async fn send(
         }
     };
     let mut room = room;
+    let turn = place.http2.borrow_mut().turn();
     let mut moves = 0;
     loop {
-        let connection = acquire(path, &place).await?;
+        let connection = acquire(path, &place, turn).await?;
         if connection.carried.get() > 0 {
             path.worker.pool.reused(path.direction, Wire::Http2);
         }
@@ -100,7 +101,10 @@ pub(crate) async fn send(
             Ok(mut sending) => {
                 let result = std::future::poll_fn(|cx| sending.poll(cx)).await;
                 let Sending {
-                    mut lease, pump, ..
+                    mut lease,
+                    pump,
+                    start,
+                    ..
                 } = sending;
                 match result {
                     Ok(response) => {
@@ -108,7 +112,7 @@ pub(crate) async fn send(
                     }
                     Err(error) => {
                         room = lease.give_up_room();
-                        failure(&error, &lease.connection)
+                        failure(&error, &lease.connection, start)
                     }
                 }
             }
@@ -123,6 +127,16 @@ pub(crate) async fn send(
         }
         moves += 1;
     }
+}
+
+/// How a request was sent, for the case that there is no answer.
+#[derive(Clone, Copy)]
+struct Start {
+    at: Moment,
+    /// Others had the connection before.
+    reused: bool,
+    /// All of the request was handed over.
+    is_sent: bool,
 }
 
 /// A [`Failure`], and whether the connection as a whole refused the stream: another one may take it.
@@ -151,6 +165,11 @@ fn begin<'a>(
     interim: Option<&'a Arc<Interim>>,
     room: Option<OwnedSemaphorePermit>,
 ) -> Result<Sending<'a>, (Broken, Option<OwnedSemaphorePermit>)> {
+    let start = Start {
+        at: connection.traffic.now(),
+        reused: connection.carried.get() > 0,
+        is_sent: false,
+    };
     let mut lease = Http2Lease::new(connection, room);
     let (head, body) = request.into_parts();
     let end = body.is_end_stream();
@@ -161,22 +180,19 @@ fn begin<'a>(
         Ok((response, stream)) => Ok(Sending {
             response,
             pump: (!end).then(|| Box::new(Pump::new(body, stream))),
+            start: Start {
+                is_sent: end,
+                ..start
+            },
             interim,
             lease,
         }),
         Err(error) => {
             tracing::debug!(%error, "request not sent");
-            let connection = &lease.connection;
-            let is_over = error.is_io() || error.is_go_away();
-            connection.closed.set(is_over);
-            if error.is_go_away() && error.is_remote() {
-                connection.end(CloseCause::GoAway);
-            }
-            let broken = Broken {
-                failure: Failure::before(Reason::UpstreamReset),
-                moved: is_over,
-            };
-            Err((broken, lease.give_up_room()))
+            Err((
+                not_begun(&error, &lease.connection, start),
+                lease.give_up_room(),
+            ))
         }
     }
 }
@@ -203,6 +219,7 @@ fn into_source(
 struct Sending<'a> {
     response: ResponseFuture,
     pump: Option<Box<Pump<RequestBody>>>,
+    start: Start,
     interim: Option<&'a Arc<Interim>>,
     lease: Http2Lease,
 }
@@ -210,8 +227,9 @@ struct Sending<'a> {
 impl Sending<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<RecvStream>, h2::Error>> {
         if let Some(pump) = &mut self.pump
-            && Pin::new(pump).poll(cx).is_ready()
+            && let Poll::Ready(pumped) = Pin::new(pump).poll(cx)
         {
+            self.start.is_sent = pumped.is_ok();
             // Sent, or not to be sent: a server may answer before it has read everything, and say so by a reset.
             self.pump = None;
         }
@@ -226,12 +244,33 @@ impl Sending<'_> {
     }
 }
 
+/// What it means that the connection took no stream.
+fn not_begun(error: &h2::Error, connection: &Http2, start: Start) -> Broken {
+    let told_to_go = error.is_go_away() && error.is_remote();
+    if told_to_go {
+        connection.end(CloseCause::GoAway);
+    }
+    let is_over = error.is_io() || error.is_go_away();
+    if is_over {
+        connection.closed.set(true);
+    }
+    let moved = told_to_go || is_over && start.reused;
+    Broken {
+        failure: if is_over && !moved {
+            connection.why_closed()
+        } else {
+            Failure::before(Reason::UpstreamReset)
+        },
+        moved,
+    }
+}
+
 /// What went wrong, and whether the peer may have processed the request (RFC 9113, section 8.7).
-fn failure(error: &h2::Error, connection: &Http2) -> Broken {
-    if let Some(refused) = connection.refused.get() {
+fn failure(error: &h2::Error, connection: &Http2, start: Start) -> Broken {
+    if connection.refused.get().is_some() {
         // It never got past the handshake.
         return Broken {
-            failure: Failure::before(reason(refused)),
+            failure: connection.why_closed(),
             moved: false,
         };
     }
@@ -239,24 +278,45 @@ fn failure(error: &h2::Error, connection: &Http2) -> Broken {
         error.is_reset() && error.is_remote() && error.reason() == Some(Code::REFUSED_STREAM);
     // h2 gives this error to streams above the GOAWAY's last one only.
     let beyond_goaway = error.is_go_away() && error.is_remote();
-    if beyond_goaway || error.is_io() {
+    let broke = error.is_io();
+    if beyond_goaway || broke {
         connection.closed.set(true);
     }
     if beyond_goaway {
         connection.end(CloseCause::GoAway);
     }
+    // It broke while h2 still had all of the request.
+    let unsent = broke && !connection.traffic.has_said(&start.at);
+    if unsent && !start.reused {
+        return Broken {
+            failure: connection.why_closed(),
+            moved: false,
+        };
+    }
     Broken {
         failure: Failure {
             reason: Reason::UpstreamReset,
-            unprocessed: refused_stream || beyond_goaway,
-            stale: false,
+            unprocessed: refused_stream || beyond_goaway || unsent,
+            stale: broke && is_stale(connection, start),
         },
-        moved: beyond_goaway,
+        moved: beyond_goaway || unsent,
     }
 }
 
-/// A connection with room for a stream. One at a time is made for a place; who comes meanwhile waits for it.
-async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure> {
+/// Whether a connection that broke was most likely closed in the moment that the request was sent: it was used before, and the
+/// peer has said nothing since; or the peer had said that it goes, and got all of the request, which leaves it to the method
+/// whether it may be sent again. Silence until we gave up is no such thing: the peer hangs.
+fn is_stale(connection: &Http2, start: Start) -> bool {
+    if connection.ended.get() == Some(CloseCause::KeepAlive) {
+        return false;
+    }
+    let silent = start.reused && !connection.traffic.has_heard(&start.at);
+    silent || start.is_sent && connection.is_told_to_go()
+}
+
+/// A connection with room for a stream. One at a time is made for a place; who comes meanwhile waits for it. `turn`: the
+/// request's place among those that wait.
+async fn acquire(path: Path<'_>, place: &Rc<Place>, turn: u64) -> Result<Rc<Http2>, Failure> {
     let Path {
         worker,
         direction,
@@ -278,7 +338,7 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure
             }
             waiting = target.wait()?;
             let (tell, told) = oneshot::channel();
-            shared.waiting.push(tell);
+            shared.waiting.push(Waiter { turn, tell });
             if !shared.connecting {
                 shared.connecting = true;
                 let making = open::make(
@@ -297,12 +357,14 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>) -> Result<Rc<Http2>, Failure
         let made = made.await;
         drop((counted, waiting));
         let failure = match made {
-            Ok(Ok(())) => continue,
+            // Or others would be made for as long as the peer accepts them and closes them again.
+            Ok(Ok(connection)) if connection.closed.get() => connection.why_closed(),
+            Ok(Ok(_)) => continue,
             Ok(Err(failure)) => failure,
             Err(_) => Failure::before(Reason::ConnectFailed),
         };
         // There is none with room and there will be none: those that are there have to do, if there are any.
-        if crowd || place.http2.borrow().connections.is_empty() {
+        if crowd || !place.http2.borrow().has_open() {
             return Err(failure);
         }
         crowd = true;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use futures_util::task::noop_waker_ref;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::{LIMIT, gather};
+use super::{Gathered, LIMIT, gather};
 
 /// Takes `room` bytes, then no more; remembers each write.
 #[derive(Debug, Default)]
@@ -15,15 +15,23 @@ struct Socket {
     writes: Vec<Vec<u8>>,
     broken: bool,
     shut: bool,
+    /// What the peer has said; nothing more comes after it.
+    said: Vec<&'static [u8]>,
 }
 
 impl AsyncRead for Socket {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-        _: &mut ReadBuf<'_>,
+        buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Poll::Pending
+        match self.said.pop() {
+            Some(bytes) => {
+                buf.put_slice(bytes);
+                Poll::Ready(Ok(()))
+            }
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -103,18 +111,86 @@ fn a_slow_socket_stops_the_writer() {
     assert!(gathering.0.borrow().buffer.capacity() < LIMIT);
 }
 
+fn read(gathered: &mut Gathered<Socket>, cx: &mut Context<'_>) -> Poll<io::Result<Vec<u8>>> {
+    let mut buffer = [0; 64];
+    let mut buffer = ReadBuf::new(&mut buffer);
+    let read = Pin::new(gathered).poll_read(cx, &mut buffer);
+    read.map(|read| read.map(|()| buffer.filled().to_vec()))
+}
+
 #[test]
-fn the_writer_hears_of_a_failure() {
+fn a_failed_write_is_told_after_the_peers_last_words() {
+    let cx = &mut Context::from_waker(noop_waker_ref());
+    for drained_by_h2 in [false, true] {
+        let (mut gathered, gathering) = gather(socket(0));
+        let bytes = vec![0; LIMIT];
+        assert_eq!(taken(Pin::new(&mut gathered).poll_write(cx, &bytes)), LIMIT);
+        {
+            let socket = &mut gathering.0.borrow_mut().stream;
+            socket.broken = true;
+            socket.said = vec![b"GOAWAY", b"answer"];
+        }
+        if !drained_by_h2 {
+            gathering.poll(cx);
+        }
+        // Nobody reads it, and nothing is kept.
+        for _ in 0..3 {
+            assert_eq!(taken(Pin::new(&mut gathered).poll_write(cx, &bytes)), LIMIT);
+            gathering.poll(cx);
+        }
+        assert_eq!(gathering.0.borrow().buffer.capacity(), 0);
+        for words in [&b"answer"[..], b"GOAWAY"] {
+            let Poll::Ready(Ok(heard)) = read(&mut gathered, cx) else {
+                panic!("{words:?} are lost");
+            };
+            assert_eq!(heard, words);
+        }
+        let Poll::Ready(Ok(end)) = read(&mut gathered, cx) else {
+            panic!("the failure is kept secret");
+        };
+        assert!(end.is_empty());
+        assert!(Pin::new(&mut gathered).poll_shutdown(cx).is_ready());
+        let error = gathering.take_error().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}
+
+#[test]
+fn whoever_talks_for_ever_does_not_hide_a_failed_write() {
     let cx = &mut Context::from_waker(noop_waker_ref());
     let (mut gathered, gathering) = gather(socket(0));
-    let mut h2 = Pin::new(&mut gathered);
-    assert_eq!(taken(h2.as_mut().poll_write(cx, b"lost")), 4);
+    assert_eq!(taken(Pin::new(&mut gathered).poll_write(cx, b"lost")), 4);
     gathering.0.borrow_mut().stream.broken = true;
+    gathering.0.borrow_mut().stream.said = vec![b"more"; 1_000_000];
     gathering.poll(cx);
-    let Poll::Ready(Err(error)) = h2.as_mut().poll_write(cx, b"more") else {
-        panic!("the failure is kept secret");
-    };
-    assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    let is_end = |read| matches!(read, Poll::Ready(Ok(bytes)) if Vec::is_empty(&bytes));
+    let told = (0..1_000_000).any(|_| is_end(read(&mut gathered, cx)));
+    assert!(told && !gathering.0.borrow().stream.said.is_empty());
+}
+
+#[test]
+fn it_is_known_what_has_left() {
+    let cx = &mut Context::from_waker(noop_waker_ref());
+    let (mut gathered, gathering) = gather(socket(4));
+    let traffic = gathering.traffic();
+    let start = traffic.now();
+    assert_eq!(taken(Pin::new(&mut gathered).poll_write(cx, b"first")), 5);
+    assert!(!traffic.has_said(&start));
+    let then = traffic.now();
+    assert_eq!(taken(Pin::new(&mut gathered).poll_write(cx, b"second")), 6);
+    gathering.poll(cx);
+    // The fifth byte of the first is still here.
+    assert!(traffic.has_said(&start) && !traffic.has_said(&then));
+    gathering.0.borrow_mut().stream.room = 1;
+    gathering.poll(cx);
+    assert!(!traffic.has_said(&then));
+    gathering.0.borrow_mut().stream.room = 1;
+    gathering.poll(cx);
+    assert!(traffic.has_said(&then));
+    assert!(!traffic.has_heard(&start));
+    gathering.0.borrow_mut().stream.said = vec![b"x"];
+    assert!(read(&mut gathered, cx).is_ready());
+    assert!(traffic.has_heard(&then));
 }
 
 #[test]

@@ -3,18 +3,24 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
+use crate::error::Reason;
 use crate::identity::SpiffeId;
+use crate::listener::Traffic;
 use crate::policy::{ConnectionPool, Upstream};
-use crate::pool::connect::is_allowed;
+use crate::pool::connect::{is_allowed, reason};
 use crate::pool::{Failure, HTTP2_IDLE, Peer, Target};
 use crate::telemetry::metrics::CloseCause;
 use crate::tls::{HandshakeFailure, TlsState};
+
+/// Streams that a client can open on a connection before it runs out of numbers (RFC 9113, section 5.1.1).
+const STREAM_IDS: u64 = 1 << 30;
 
 /// Connections of one place.
 #[derive(Debug, Default)]
@@ -26,12 +32,23 @@ pub(in crate::pool) struct Shared {
     /// Streams that may be open at a time, where the configuration says so, and how many that is.
     pub(super) room: Option<(usize, Arc<Semaphore>)>,
     /// Requests that wait for the connection that is being made.
-    pub(super) waiting: Vec<oneshot::Sender<Result<(), Failure>>>,
+    pub(super) waiting: Vec<Waiter>,
+    /// Requests so far.
+    turns: u64,
+}
+
+/// A request that waits for a connection.
+#[derive(Debug)]
+pub(super) struct Waiter {
+    /// Its place among all that came here.
+    pub(super) turn: u64,
+    pub(super) tell: oneshot::Sender<Result<Rc<Http2>, Failure>>,
 }
 
 /// One connection.
 pub(super) struct Http2 {
     pub(super) send: SendRequest<Bytes>,
+    pub(super) traffic: Rc<Traffic>,
     /// Streams of ours.
     pub(super) open: Cell<usize>,
     /// Streams of ours over its life.
@@ -85,6 +102,11 @@ impl Shared {
         self.connections.is_empty() && !self.connecting
     }
 
+    /// Whether there is a connection that may take streams.
+    pub(super) fn has_open(&self) -> bool {
+        self.connections.iter().any(|it| !it.closed.get())
+    }
+
     pub(in crate::pool) fn is_connecting(&self) -> bool {
         self.connecting
     }
@@ -94,6 +116,12 @@ impl Shared {
         for connection in self.connections.drain(..) {
             connection.end(cause);
         }
+    }
+
+    /// The next request's place among all that come here.
+    pub(super) fn turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
     }
 
     /// The connection with the fewest streams that has room for another one, or that must take it all the same: because
@@ -163,16 +191,29 @@ impl Http2 {
         }
     }
 
+    /// Whether the peer has said that it takes no more streams.
+    pub(super) fn is_told_to_go(&self) -> bool {
+        let mut context = Context::from_waker(Waker::noop());
+        let state = self.send.clone().poll_ready(&mut context);
+        matches!(state, Poll::Ready(Err(error)) if error.is_go_away() && error.is_remote())
+    }
+
+    /// What it means for a request that it broke before the request was handed to it.
+    pub(super) fn why_closed(&self) -> Failure {
+        Failure::before(match self.refused.get() {
+            Some(refused) => reason(refused),
+            None => Reason::ConnectFailed,
+        })
+    }
+
     /// Whether it is too old, or has carried all it may.
     fn is_retired(&self, pool: &ConnectionPool) -> bool {
         if self.retire_at.is_some_and(|at| at <= Instant::now()) {
             self.end(CloseCause::Age);
             return true;
         }
-        if pool
-            .max_requests
-            .is_some_and(|most| self.carried.get() >= most)
-        {
+        let most = pool.max_requests.unwrap_or(STREAM_IDS).min(STREAM_IDS);
+        if self.carried.get() >= most {
             self.end(CloseCause::Requests);
             return true;
         }

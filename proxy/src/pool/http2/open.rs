@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection};
@@ -36,23 +36,45 @@ pub(super) async fn make(
     identity: Option<Arc<TlsState>>,
     place: Rc<Place>,
 ) {
+    let making = Making(place);
     let result = open(&worker, direction, &target, identity).await;
-    let mut shared = place.http2.borrow_mut();
-    shared.connecting = false;
-    shared.failures = match &result {
-        Ok(_) => 0,
-        Err(_) => shared.failures.saturating_add(1),
-    };
-    let result = result.map(|connection| {
-        if !place.closed.get() {
-            shared.connections.push(connection);
+    making.end(result);
+}
+
+/// An attempt to connect. Whatever becomes of it, the next one is possible.
+struct Making(Rc<Place>);
+
+impl Making {
+    fn end(&self, result: Result<Rc<Http2>, Failure>) {
+        let place = &self.0;
+        let mut shared = place.http2.borrow_mut();
+        shared.connecting = false;
+        shared.failures = match &result {
+            Ok(_) => 0,
+            Err(_) => shared.failures.saturating_add(1),
+        };
+        if let Ok(connection) = &result
+            && !place.closed.get()
+        {
+            shared.connections.push(Rc::clone(connection));
         }
-    });
-    let waiting = std::mem::take(&mut shared.waiting);
-    drop(shared);
-    for waiter in waiting {
-        // Those that were given up meanwhile do not listen.
-        let _ = waiter.send(result);
+        let mut waiting = std::mem::take(&mut shared.waiting);
+        drop(shared);
+        // The oldest request first: what one connection refused would meet the same crowd on the next one otherwise, and the
+        // one that h2 happens to tell last would be the last again.
+        waiting.sort_by_key(|waiter| waiter.turn);
+        for waiter in waiting {
+            // Those that were given up meanwhile do not listen.
+            let _ = waiter.tell.send(result.clone());
+        }
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        if self.0.http2.borrow().connecting {
+            self.end(Err(Failure::before(Reason::ConnectFailed)));
+        }
     }
 }
 
@@ -87,6 +109,7 @@ async fn open(
     let ended = Rc::new(Cell::new(None));
     let shared = Rc::new(Http2 {
         send,
+        traffic: gathering.traffic(),
         open: Cell::new(0),
         carried: Cell::new(0),
         retire_at,
@@ -134,30 +157,21 @@ impl Driver {
             pinger.poll(cx, gathering.heard(), busy).map(|()| None)
         })
         .await;
-        let cause = self.ended.get().unwrap_or(match result {
+        let shared = self.shared.upgrade();
+        let was_told = || shared.as_ref().is_some_and(|shared| shared.is_told_to_go());
+        let cause = self.ended.get().unwrap_or_else(|| match result {
             None => CloseCause::KeepAlive,
-            Some(_) if self.was_told_to_go() => CloseCause::GoAway,
+            Some(_) if was_told() => CloseCause::GoAway,
             Some(_) => CloseCause::Peer,
         });
         self.open.ends(cause);
-        if let Some(shared) = self.shared.upgrade() {
+        if let Some(shared) = shared {
             shared.closed.set(true);
-            if let Some(Err(error)) = &result
-                && let Some(error) = error.get_io()
-            {
-                shared.refused.set(refusal(error));
+            shared.end(cause);
+            if let Some(error) = gathering.take_error() {
+                shared.refused.set(refusal(&error));
             }
         }
-    }
-
-    /// Whether the connection ended because the peer said so.
-    fn was_told_to_go(&self) -> bool {
-        let Some(shared) = self.shared.upgrade() else {
-            return false;
-        };
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        let state = shared.send.clone().poll_ready(&mut context);
-        matches!(state, Poll::Ready(Err(error)) if error.is_go_away() && error.is_remote())
     }
 }
 

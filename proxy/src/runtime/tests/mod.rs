@@ -8,6 +8,7 @@ mod explain;
 mod failures;
 mod fallbacks;
 mod filters;
+mod goaways;
 mod health;
 mod hedges;
 mod http1;
