@@ -333,14 +333,14 @@ impl Exchange {
 }
 
 impl Exchange {
-    /// The response's body was asked for more.
-    pub(super) fn taken(&self) {
-        self.client.take();
+    /// Whose request it is.
+    pub(super) fn client(&self) -> Rc<Client> {
+        Rc::clone(&self.client)
     }
 
-    /// Bytes of the response's body on their way to the client.
-    pub(super) fn sent(&mut self, bytes: usize) {
-        self.response_bytes += bytes as u64;
+    /// How many bytes of the response's body were on their way to the client when that ended.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.response_bytes = bytes;
     }
 
     /// Bytes of the request's body so far.

@@ -68,7 +68,8 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
             http10.set(request.version() == Version::HTTP_10);
             let request = request.map(Source::http1);
             let answer = Rc::clone(&handler).handle(request, Arc::clone(&meter.interim));
-            async move { Ok::<_, Infallible>(answer.await) }
+            // Boxed: hyper keeps its place for as long as the connection lives, most of the time for nothing.
+            Box::pin(async move { Ok::<_, Infallible>(answer.await) })
         })
     };
     let mut connection = Builder::new()
@@ -86,16 +87,20 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
     let mut clock = HeadClock::default();
     let mut age = client.worker.age_limit(handler.max_age());
     let mut draining = false;
+    let mut registered = false;
     let end = std::future::poll_fn(|cx| {
         if !draining && (client.connection.is_draining(cx) || age.is_over(cx)) {
             draining = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
-        meter.interim.register(cx.waker());
+        if !registered {
+            registered = true;
+            meter.interim.register(cx.waker());
+        }
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(End::Closed(result));
         }
-        if meter.is_ambiguous() && client.is_idle() {
+        if client.is_idle() && meter.is_ambiguous() {
             return Poll::Ready(End::Ambiguous);
         }
         clock.poll(&client, &meter, cx).map(|()| End::Stalled)

@@ -35,8 +35,9 @@ pub(crate) const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 /// Bytes of a stream's data that wait in h2 for being written.
 pub(crate) const SEND_BUFFER: usize = 64 * 1024;
 
-/// Requests at the same time on a connection. A client with more opens another connection.
-pub(crate) const MAX_STREAMS: u32 = 512;
+/// Requests at the same time on a connection. A client with more opens another connection, and what is written to two of them
+/// is two records and two packets: between sidecars, that is most of what a token costs. Envoy's default as well.
+pub(crate) const MAX_STREAMS: u32 = 1024;
 
 /// Size of a head, as HTTP/2 counts it. As for HTTP/1.1.
 pub(crate) const MAX_HEAD: u32 = 64 * 1024;

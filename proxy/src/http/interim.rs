@@ -1,7 +1,7 @@
 //! Responses before the response (1xx): from the upstream's connection to the client's.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
 use std::task::Waker;
 
@@ -10,6 +10,10 @@ use http::{HeaderMap, Response, StatusCode};
 /// Interim responses of one request that may wait for their way to the client. A server has no use for more; what is
 /// beyond is dropped, as a client may ignore all of them.
 const MOST: usize = 16;
+
+/// How many requests have interim responses that wait, in all of the process: almost always none, which is cheaper to see
+/// here than in each connection's memory.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// Interim responses on their way to the client. Shared with upstream connections, whose callbacks must be `Send`; the lock
 /// is taken only when there is such a response, which is rare.
@@ -43,7 +47,9 @@ impl Interim {
         super::headers::strip_interim(response.headers_mut());
         responses.push(response);
         drop(responses);
-        self.waiting.store(true, Release);
+        if !self.waiting.swap(true, AcqRel) {
+            WAITING.fetch_add(1, AcqRel);
+        }
         if let Some(task) = self.task.get() {
             task.wake_by_ref();
         }
@@ -55,16 +61,30 @@ impl Interim {
     }
 
     pub(crate) fn is_waiting(&self) -> bool {
-        self.waiting.load(Acquire)
+        WAITING.load(Acquire) > 0 && self.waiting.load(Acquire)
     }
 
     /// All that wait.
     pub(crate) fn take(&self) -> Vec<Response<()>> {
-        self.waiting.store(false, Release);
+        self.nothing_waits();
         match self.responses.lock() {
             Ok(mut responses) => std::mem::take(&mut *responses),
             Err(_) => Vec::new(),
         }
+    }
+}
+
+impl Interim {
+    fn nothing_waits(&self) {
+        if self.waiting.swap(false, AcqRel) {
+            WAITING.fetch_sub(1, AcqRel);
+        }
+    }
+}
+
+impl Drop for Interim {
+    fn drop(&mut self) {
+        self.nothing_waits();
     }
 }
 

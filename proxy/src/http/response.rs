@@ -1,6 +1,7 @@
 //! A response's body on its way to the client, and the clocks that run while it is.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,16 +13,22 @@ use super::body::{BodyError, Source};
 use super::clock::{Alarm, Deadline};
 use super::exchange::Exchange;
 use super::pump::PumpBody;
+use super::server::Client;
 use crate::error::Reason;
 
 /// A response's body on its way to the client. The exchange ends with it.
+///
+/// A piece of a stream finds the memory of its request cold: thousands of streams move between two of its own. What each
+/// piece needs is therefore here, and the exchange is looked at only when something ends.
 pub(crate) struct ResponseBody {
     content: Content,
+    /// Bytes on their way to the client.
+    sent: u64,
     clocks: Clocks,
     /// A fault: where it is broken off.
     truncate: Option<Truncate>,
     /// `None` where another task has it: an upgraded connection's.
-    exchange: Option<Box<Exchange>>,
+    exchange: Option<(Rc<Client>, Box<Exchange>)>,
 }
 
 enum Content {
@@ -114,8 +121,12 @@ impl Clocks {
         }
     }
 
-    /// The reason of the deadline, once that has passed.
+    /// The reason of the deadline, once that has passed, where nothing was waited for since the last chunk. The timer is asked
+    /// only where something is: a stream that always has something would outlive it.
     fn is_over(&self) -> Option<Reason> {
+        if self.timer.is_some() && !self.just_moved {
+            return None;
+        }
         let deadline = self.deadline?;
         (deadline.at <= Instant::now()).then_some(deadline.reason)
     }
@@ -134,9 +145,10 @@ impl ResponseBody {
     pub(super) fn whole(body: Bytes, exchange: Box<Exchange>) -> ResponseBody {
         ResponseBody {
             content: Content::Whole(body),
+            sent: 0,
             clocks: Clocks::default(),
             truncate: None,
-            exchange: Some(exchange),
+            exchange: Some((exchange.client(), exchange)),
         }
     }
 
@@ -149,13 +161,14 @@ impl ResponseBody {
     ) -> ResponseBody {
         ResponseBody {
             content: Content::Upstream(source),
+            sent: 0,
             clocks: Clocks {
                 idle,
                 deadline,
                 ..Clocks::default()
             },
             truncate: None,
-            exchange: Some(exchange),
+            exchange: Some((exchange.client(), exchange)),
         }
     }
 
@@ -163,6 +176,7 @@ impl ResponseBody {
     pub(crate) fn none() -> ResponseBody {
         ResponseBody {
             content: Content::Whole(Bytes::new()),
+            sent: 0,
             clocks: Clocks::default(),
             truncate: None,
             exchange: None,
@@ -194,17 +208,17 @@ impl Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let me = &mut *self;
-        let Some(exchange) = &mut me.exchange else {
+        let Some((client, exchange)) = &mut me.exchange else {
             return Poll::Ready(None);
         };
-        exchange.taken();
+        client.take();
         let source = match &mut me.content {
             Content::Whole(bytes) => {
                 let bytes = std::mem::take(bytes);
                 if bytes.is_empty() {
                     return Poll::Ready(None);
                 }
-                exchange.sent(bytes.len());
+                me.sent += bytes.len() as u64;
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             Content::Upstream(source) => source,
@@ -215,7 +229,6 @@ impl Body for ResponseBody {
         }
         match Pin::new(source).poll_frame(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
-                // The timer is asked only where something is waited for: a stream that always has something would outlive it.
                 if let Some(reason) = me.clocks.is_over() {
                     exchange.broke(reason);
                     return me.cut(BodyError::Clock(reason), cx);
@@ -229,7 +242,7 @@ impl Body for ResponseBody {
                     }
                 }
                 if let Some(data) = frame.data_ref() {
-                    exchange.sent(data.len());
+                    me.sent += data.len() as u64;
                 } else if let Some(trailers) = frame.trailers_ref() {
                     exchange.trailers(trailers);
                 }
@@ -300,7 +313,7 @@ impl PumpBody for ResponseBody {
     }
 
     fn gave_up(&mut self) {
-        if let Some(exchange) = &mut self.exchange {
+        if let Some((_, exchange)) = &mut self.exchange {
             exchange.not_taken();
         }
     }
@@ -308,7 +321,8 @@ impl PumpBody for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
-        if let Some(exchange) = &mut self.exchange {
+        if let Some((_, exchange)) = &mut self.exchange {
+            exchange.sent(self.sent);
             // Servers do not ask for the end of a body that says it is at its end.
             let ended = match &self.content {
                 Content::Whole(bytes) => bytes.is_empty(),

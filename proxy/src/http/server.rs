@@ -12,8 +12,9 @@ use http::{Request, Response};
 use super::body::Source;
 use super::interim::Interim;
 use super::response::ResponseBody;
+use super::{http1, http2};
 use crate::error::Reason;
-use crate::listener::Connection;
+use crate::listener::{Connection, Stream};
 use crate::runtime::Worker;
 use crate::telemetry::Direction;
 use crate::telemetry::metrics::{OpenConnection, RequestMetrics, Side, Wire};
@@ -37,6 +38,15 @@ pub(crate) trait Handler: 'static {
 
     /// A request's head was refused before it was a request.
     fn refused(&self, reason: Reason);
+}
+
+/// Serves a connection to its end, in a task of its own: one that would only wait for the other would be one more piece of
+/// cold memory for each piece of a stream.
+pub(crate) fn spawn<H: Handler>(wire: Wire, stream: Stream, handler: Rc<H>) {
+    match wire {
+        Wire::Http2 => tokio::task::spawn_local(http2::serve(stream, handler)),
+        Wire::Http1 | Wire::Tcp => tokio::task::spawn_local(http1::serve(stream, handler)),
+    };
 }
 
 /// A connection from a client, and what goes on on it.

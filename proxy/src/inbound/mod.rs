@@ -17,8 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::detect::{self, Detected, FirstByte};
 use crate::error::Reason;
-use crate::http::server::{Client, Handler};
-use crate::http::{http1, http2};
+use crate::http::server::{self, Client, Handler};
 use crate::identity::SpiffeId;
 use crate::listener::{Connection, Stream, accept, proxy_protocol};
 use crate::policy::InboundPort;
@@ -144,11 +143,7 @@ async fn serve_peer(worker: Rc<Worker>, peer: Peer, address: SocketAddr) {
     }
     let client = Client::new(&worker, address, Direction::Inbound, wire);
     let handler = Rc::new(Inbound::new(client, Some(id), server_name));
-    if wire == Wire::Http2 {
-        Box::pin(http2::serve(stream, handler)).await;
-    } else {
-        Box::pin(http1::serve(stream, handler)).await;
-    }
+    server::spawn(wire, stream, handler);
 }
 
 async fn serve_plaintext(worker: Rc<Worker>, stream: TcpStream, address: SocketAddr) {
@@ -161,15 +156,13 @@ async fn serve_plaintext(worker: Rc<Worker>, stream: TcpStream, address: SocketA
     };
     let client = Client::new(&worker, address, Direction::Inbound, wire);
     let handler = Rc::new(Inbound::new(client, None, None));
-    match detected {
-        Detected::Http2 => Box::pin(http2::serve(stream, handler)).await,
-        Detected::Stalled => {
-            handler.refused(Reason::HeadTimeout);
-            // It may not be read any more.
-            let _ = stream.write_all(&detect::STALLED).await;
-        }
-        _ => Box::pin(http1::serve(stream, handler)).await,
+    if detected == Detected::Stalled {
+        handler.refused(Reason::HeadTimeout);
+        // It may not be read any more.
+        let _ = stream.write_all(&detect::STALLED).await;
+        return;
     }
+    server::spawn(wire, stream, handler);
 }
 
 /// Bytes for the application.

@@ -10,8 +10,7 @@ use tokio::net::TcpStream;
 use super::forward::Inbound;
 use super::forward_bytes;
 use crate::detect;
-use crate::http::server::Client;
-use crate::http::{http1, http2};
+use crate::http::server::{self, Client};
 use crate::listener::{Connection, Stream};
 use crate::policy::{InboundPort, Protocol, Snapshot};
 use crate::runtime::Worker;
@@ -61,10 +60,7 @@ pub(super) async fn serve(
             drop(connection);
             let client = Client::new(&worker, address, inbound, wire);
             let handler = Rc::new(Inbound::new(client, None, None));
-            return match wire {
-                Wire::Http2 => Box::pin(http2::serve(stream, handler)).await,
-                _ => Box::pin(http1::serve(stream, handler)).await,
-            };
+            return server::spawn(wire, stream, handler);
         }
     }
     let metrics = &worker.shared.metrics;

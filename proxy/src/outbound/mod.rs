@@ -33,8 +33,7 @@ use crate::http::errors::Style;
 use crate::http::exchange::Exchange;
 use crate::http::interim::Interim;
 use crate::http::response::ResponseBody;
-use crate::http::server::{Client, Handler};
-use crate::http::{http1, http2};
+use crate::http::server::{self, Client, Handler};
 use crate::listener::{Stream, accept, proxy_protocol};
 use crate::policy::{Backend, Protocol, Snapshot};
 use crate::runtime::{TcpBinding, Worker};
@@ -73,20 +72,17 @@ async fn serve(worker: Rc<Worker>, mut stream: TcpStream, mut address: SocketAdd
         client,
         bound: None,
     });
-    match detected {
-        // Boxed, so that each connection has the memory that its protocol needs.
-        Detected::Http2 => Box::pin(http2::serve(stream, handler)).await,
-        Detected::Stalled => {
-            handler.refused(Reason::HeadTimeout);
-            // It may not be read any more.
-            let _ = stream.write_all(&detect::STALLED).await;
-        }
-        _ => Box::pin(http1::serve(stream, handler)).await,
+    if detected == Detected::Stalled {
+        handler.refused(Reason::HeadTimeout);
+        // It may not be read any more.
+        let _ = stream.write_all(&detect::STALLED).await;
+        return;
     }
+    server::spawn(wire, stream, handler);
 }
 
 /// Serves a connection to the listener of one service that turned out to speak HTTP: whatever host its requests name.
-pub(crate) async fn serve_bound(
+pub(crate) fn serve_bound(
     worker: Rc<Worker>,
     stream: Stream,
     address: SocketAddr,
@@ -98,10 +94,7 @@ pub(crate) async fn serve_bound(
         client,
         bound: Some(binding),
     });
-    match wire {
-        Wire::Http2 => Box::pin(http2::serve(stream, handler)).await,
-        _ => Box::pin(http1::serve(stream, handler)).await,
-    }
+    server::spawn(wire, stream, handler);
 }
 
 /// Requests of one of the application's connections.

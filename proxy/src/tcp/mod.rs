@@ -68,9 +68,7 @@ async fn serve(
                 };
                 // It counts as one of HTTP's from here on.
                 drop(connection);
-                let serving =
-                    outbound::serve_bound(Rc::clone(&worker), client, address, wire, binding);
-                return Box::pin(serving).await;
+                return outbound::serve_bound(Rc::clone(&worker), client, address, wire, binding);
             }
             DetectionResult::Timeout => may_learn = true,
             _ => {}
