@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
 use super::name::{Name, Outcome, Standing, Trouble};
-use super::{Answer, LookUp};
+use super::{Answer, Family, LookUp, Question};
 
 /// An answer is used for at least this long: a TTL of 0 must not become a loop of lookups.
 pub(super) const LEAST_TTL: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ pub(super) async fn follow(name: Arc<Name>, look_up: LookUp, changed: Arc<Notify
     let mut pause = FIRST_PAUSE;
     let patience = Instant::now() + FIRST_ANSWER;
     loop {
-        let mut lookup = look_up(name.host.clone());
+        let mut lookup = look_up(name.question());
         let result = if name.is_pending() {
             match timeout_at(patience, &mut lookup).await {
                 Ok(result) => result,
@@ -71,18 +71,39 @@ fn jittered(pause: Duration) -> Duration {
 }
 
 impl Name {
+    fn question(&self) -> Question {
+        let standing = self.standing();
+        let known = |family: &Family| standing.addresses.iter().any(|it| family.has(it));
+        Question {
+            host: self.host.clone(),
+            known: Family::ALL.into_iter().filter(known).collect(),
+        }
+    }
+
     /// Takes over how a lookup ended.
     pub(super) fn update(&self, result: Result<Answer, Trouble>, changed: &Notify) {
         let before = self.standing();
         let mut next = Standing::clone(&before);
         match result {
-            Ok(answer) => {
+            Ok(mut answer) => {
+                let now = Instant::now();
+                next.kept_since = None;
+                next.trouble = None;
+                if let Some((family, trouble)) = answer.unknown {
+                    let since = before.kept_since.unwrap_or(now);
+                    if now.duration_since(since) < LONGEST_STALE {
+                        let kept = before.addresses.iter().filter(|it| family.has(it));
+                        answer.addresses.extend(kept);
+                        answer.addresses.sort_unstable();
+                        next.kept_since = Some(since);
+                    }
+                    next.trouble = Some((trouble, SystemTime::now()));
+                }
                 if *before.addresses != *answer.addresses {
                     next.addresses = answer.addresses.into();
                 }
-                next.answered_at = Some(Instant::now());
+                next.answered_at = Some(now);
                 next.ttl = bounded(answer.ttl);
-                next.trouble = None;
             }
             Err(trouble) => {
                 let too_old = |at: Instant| at.elapsed() >= before.ttl + LONGEST_STALE;

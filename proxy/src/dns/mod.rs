@@ -13,10 +13,11 @@ pub use name::{Name, Outcome, Standing, Trouble};
 pub(crate) use names::Names;
 pub(crate) use own::OwnListeners;
 pub use resolver::{Answer, Resolver};
+pub(crate) use resolver::{Family, Question};
 
 /// What is looked up, and how: the system's resolver, or a test's.
 pub(crate) type LookUp = std::sync::Arc<
-    dyn Fn(std::sync::Arc<str>) -> futures_util::future::BoxFuture<'static, Result<Answer, Trouble>>
+    dyn Fn(Question) -> futures_util::future::BoxFuture<'static, Result<Answer, Trouble>>
         + Send
         + Sync,
 >;

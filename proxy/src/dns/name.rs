@@ -31,7 +31,9 @@ pub struct Standing {
     pub answered_at: Option<Instant>,
     /// What that answer's TTL was, within the bounds.
     pub ttl: Duration,
-    /// Why the last lookup gave no answer. `None`: it gave one.
+    /// Since when addresses of one family are kept from an earlier answer, because nothing could be found out of them.
+    pub kept_since: Option<Instant>,
+    /// Why the last lookup gave no answer, or not all of one. `None`: it gave one.
     pub trouble: Option<(Trouble, SystemTime)>,
 }
 

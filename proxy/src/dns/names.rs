@@ -90,6 +90,7 @@ impl Names {
                     let answer = Answer {
                         addresses: vec![address],
                         ttl: Duration::MAX,
+                        unknown: None,
                     };
                     name.update(Ok(answer), &Notify::new());
                     None

@@ -9,6 +9,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::RecordType;
 use tokio::sync::Semaphore;
 
 use super::{LookUp, Trouble};
@@ -29,6 +30,38 @@ pub struct Answer {
     pub addresses: Vec<IpAddr>,
     /// For how long it holds, as the server says it.
     pub ttl: Duration,
+    /// A family that the name had addresses of, and of which it could not be found out whether it still has.
+    pub unknown: Option<(Family, Trouble)>,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub(crate) struct Question {
+    pub(crate) host: Arc<str>,
+    /// Families that the last good answer had addresses of.
+    pub(crate) known: Vec<Family>,
+}
+
+/// Kinds of addresses, which are looked up each by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const ALL: [Family; 2] = [Family::V4, Family::V6];
+
+    pub(crate) fn has(self, address: &IpAddr) -> bool {
+        address.is_ipv4() == (self == Family::V4)
+    }
+
+    fn record(self) -> RecordType {
+        match self {
+            Family::V4 => RecordType::A,
+            Family::V6 => RecordType::AAAA,
+        }
+    }
 }
 
 /// Looks names up.
@@ -59,24 +92,38 @@ impl Resolver {
 
     pub(crate) fn look_up(self) -> LookUp {
         let resolver = Arc::new(self);
-        Arc::new(move |host| {
+        Arc::new(move |question| {
             let resolver = resolver.clone();
-            async move { resolver.answer(&host).await }.boxed()
+            async move { resolver.answer(&question).await }.boxed()
         })
     }
 
-    async fn answer(&self, host: &str) -> Result<Answer, Trouble> {
+    pub(super) async fn answer(&self, question: &Question) -> Result<Answer, Trouble> {
         // Never closed.
         let _turn = self.turns.acquire().await;
         let resolver = self.current()?;
-        let lookup = tokio::time::timeout(PATIENCE, resolver.lookup_ip(host)).await;
-        let lookup = lookup
-            .map_err(|_| Trouble::Failed(format!("no answer within {} s", PATIENCE.as_secs())))?
-            .map_err(|error| trouble(&error))?;
+        let end = tokio::time::Instant::now() + PATIENCE;
+        let lookup = in_time(end, resolver.lookup_ip(&*question.host)).await?;
         let ttl = lookup
             .valid_until()
             .saturating_duration_since(Instant::now());
         let mut addresses: Vec<IpAddr> = lookup.iter().collect();
+        // The resolver says nothing of a family that failed where it has addresses of the other one.
+        let missing = |family: &Family| !addresses.iter().any(|address| family.has(address));
+        let mut unknown = None;
+        if let Some(family) = question.known.iter().copied().find(missing)
+            && !addresses.is_empty()
+        {
+            let name = lookup.query().name().clone();
+            match in_time(end, resolver.lookup(name, family.record())).await {
+                Ok(found) => {
+                    let records = found.answers().iter();
+                    addresses.extend(records.filter_map(|record| record.data.ip_addr()));
+                }
+                Err(Trouble::NotFound) => {}
+                Err(trouble) => unknown = Some((family, trouble)),
+            }
+        }
         addresses.sort_unstable();
         addresses.dedup();
         if addresses.iter().any(has_route) {
@@ -85,7 +132,11 @@ impl Resolver {
         if addresses.is_empty() {
             return Err(Trouble::NotFound);
         }
-        Ok(Answer { addresses, ttl })
+        Ok(Answer {
+            addresses,
+            ttl,
+            unknown,
+        })
     }
 
     fn current(&self) -> Result<Arc<TokioResolver>, Trouble> {
@@ -121,6 +172,16 @@ impl Resolver {
     }
 }
 
+/// The result of a lookup that must not take longer.
+async fn in_time<T>(
+    end: tokio::time::Instant,
+    lookup: impl Future<Output = Result<T, NetError>>,
+) -> Result<T, Trouble> {
+    let late = |_| Trouble::Failed(format!("no answer within {} s", PATIENCE.as_secs()));
+    let lookup = tokio::time::timeout_at(end, lookup).await.map_err(late)?;
+    lookup.map_err(|error| trouble(&error))
+}
+
 fn name_server(address: &SocketAddr) -> NameServerConfig {
     let at_port = |mut connection: ConnectionConfig| {
         connection.port = address.port();
@@ -153,3 +214,6 @@ fn has_route(address: &IpAddr) -> bool {
         .and_then(|socket| socket.connect((*address, 9)))
         .is_ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, advance, pause, sleep};
 use super::follow::{
     FIRST_ANSWER, FIRST_PAUSE, LEAST_TTL, LONGEST_PAUSE, LONGEST_STALE, LONGEST_TTL,
 };
-use super::{Answer, LookUp, Name, Names, OwnListeners, Trouble};
+use super::{Answer, Family, LookUp, Name, Names, OwnListeners, Trouble};
 use crate::telemetry::metrics::Metrics;
 
 /// Answers as it is told, and remembers when it was asked.
@@ -72,6 +72,7 @@ fn answer(addresses: &[&str], ttl: Duration) -> Result<Answer, Trouble> {
     Ok(Answer {
         addresses: addresses.iter().map(|it| it.parse().unwrap()).collect(),
         ttl,
+        unknown: None,
     })
 }
 
@@ -177,6 +178,44 @@ async fn failures_keep_the_last_good_answer_for_a_while() {
     pass(LONGEST_PAUSE + Duration::from_secs(1)).await;
     assert_eq!(followed.addresses(), ["192.0.2.3"]);
     assert!(followed.name.standing().trouble.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_family_whose_lookup_fails_keeps_its_addresses_for_a_while() {
+    let ttl = Duration::from_secs(60);
+    let both = ["192.0.2.1", "2001:db8::1"];
+    let server = Server::new(answer(&both, ttl));
+    let followed = follow(&server);
+    pass(Duration::from_secs(1)).await;
+    assert!(followed.is_woken());
+    let without_v6 = |address| {
+        let Err(trouble) = failed() else {
+            unreachable!()
+        };
+        answer(&[address], ttl).map(|answer| Answer {
+            unknown: Some((Family::V6, trouble)),
+            ..answer
+        })
+    };
+    server.say(without_v6("192.0.2.1"));
+    pass(2 * ttl).await;
+    assert_eq!(followed.addresses(), both);
+    assert!(!followed.is_woken(), "nothing has changed");
+    assert!(followed.name.standing().trouble.is_some());
+    // The other family goes on.
+    server.say(without_v6("192.0.2.2"));
+    pass(2 * ttl).await;
+    assert_eq!(followed.addresses(), ["192.0.2.2", "2001:db8::1"]);
+    pass(LONGEST_STALE).await;
+    assert_eq!(followed.addresses(), ["192.0.2.2"]);
+    // A family that is gone is gone at once.
+    server.say(answer(&both, ttl));
+    pass(2 * ttl).await;
+    assert_eq!(followed.addresses(), both);
+    assert!(followed.name.standing().trouble.is_none());
+    server.say(answer(&both[..1], ttl));
+    pass(2 * ttl).await;
+    assert_eq!(followed.addresses(), both[..1]);
 }
 
 #[tokio::test(start_paused = true)]
