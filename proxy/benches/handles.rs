@@ -83,6 +83,7 @@ fn main() {
                 query: "",
                 method: &Method::POST,
                 headers: &headers,
+                model: None,
             };
             black_box(
                 matches

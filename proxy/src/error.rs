@@ -75,11 +75,21 @@ pub enum Reason {
     FaultTruncate,
     /// The DNS name of a server outside the mesh has no address that is known.
     DnsFailed,
+    /// The part of a request's body that must be read before it is sent did not arrive in time.
+    BodyTimeout,
+    /// The service does not serve the model that the request names.
+    UnknownModel,
+    /// A stream's first token did not come in time.
+    FirstTokenTimeout,
+    /// A stream's next token did not come in time.
+    TokenIdleTimeout,
+    /// The model's server reported an error within a stream, or ended it without an answer.
+    ModelError,
 }
 
 impl Reason {
     /// All reasons, in the order of their discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Reason; 33] = [
+    pub const ALL: [Reason; 38] = [
         Reason::NoRoute,
         Reason::NoEndpoints,
         Reason::ConnectFailed,
@@ -113,6 +123,11 @@ impl Reason {
         Reason::FaultAbort,
         Reason::FaultTruncate,
         Reason::DnsFailed,
+        Reason::BodyTimeout,
+        Reason::UnknownModel,
+        Reason::FirstTokenTimeout,
+        Reason::TokenIdleTimeout,
+        Reason::ModelError,
     ];
 
     /// The word users see, kebab-case.
@@ -151,13 +166,20 @@ impl Reason {
             Reason::FaultAbort => "fault-abort",
             Reason::FaultTruncate => "fault-truncate",
             Reason::DnsFailed => "dns-failed",
+            Reason::BodyTimeout => "body-timeout",
+            Reason::UnknownModel => "unknown-model",
+            Reason::FirstTokenTimeout => "first-token-timeout",
+            Reason::TokenIdleTimeout => "token-idle-timeout",
+            Reason::ModelError => "model-error",
         }
     }
 
     /// The status a client gets where the response's head was not sent yet.
     pub const fn status(self) -> StatusCode {
         match self {
-            Reason::NoRoute | Reason::UnknownService => StatusCode::NOT_FOUND,
+            Reason::NoRoute | Reason::UnknownService | Reason::UnknownModel => {
+                StatusCode::NOT_FOUND
+            }
             Reason::NoEndpoints
             | Reason::DnsFailed
             | Reason::ConnectFailed
@@ -177,14 +199,17 @@ impl Reason {
             | Reason::ConnectionLifetime
             | Reason::FirstByteTimeout
             | Reason::StreamLifetimeTimeout
-            | Reason::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
+            | Reason::DeadlineExceeded
+            | Reason::FirstTokenTimeout
+            | Reason::TokenIdleTimeout => StatusCode::GATEWAY_TIMEOUT,
             Reason::UpstreamReset
             | Reason::UpstreamTruncated
             | Reason::UpgradeFailed
-            | Reason::FaultTruncate => StatusCode::BAD_GATEWAY,
+            | Reason::FaultTruncate
+            | Reason::ModelError => StatusCode::BAD_GATEWAY,
             Reason::BadRequest | Reason::ProtocolMismatch => StatusCode::BAD_REQUEST,
             Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Reason::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Reason::HeadTimeout | Reason::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Reason::LoopDetected => StatusCode::LOOP_DETECTED,
             Reason::MethodNotSupported => StatusCode::NOT_IMPLEMENTED,
             // 499, as nginx logs it; nobody is left to read it.

@@ -106,8 +106,14 @@ pub struct PassedOver {
     pub conditions: Value,
 }
 
-/// What a request with this head would meet at a sidecar of the trust domain that holds this delta.
-pub fn explain(delta: wire::Delta, trust_domain: &str, mut head: Parts) -> Explanation {
+/// What a request with this head would meet at a sidecar of the trust domain that holds this delta. `model`: that its body
+/// names; empty: none.
+pub fn explain(
+    delta: wire::Delta,
+    trust_domain: &str,
+    mut head: Parts,
+    model: &str,
+) -> Explanation {
     let (snapshot, refusals) = snapshot(delta, trust_domain);
     let rejections = refusals
         .into_iter()
@@ -133,9 +139,10 @@ pub fn explain(delta: wire::Delta, trust_domain: &str, mut head: Parts) -> Expla
     };
     let name = route::known_as(&authority);
     let entry = snapshot.hosts.get(&*name).unwrap_or(&HostEntry::Absent);
-    let result = route::decide(entry, &authority, &head);
+    let model = known_model(entry, model);
+    let result = route::decide(entry, &authority, &head, model);
     if let HostEntry::Service { service, port } = entry {
-        let facts = route::facts(&authority, *port, &head);
+        let facts = route::facts(&authority, *port, &head, model);
         let taken = result.as_ref().ok().map(|route| &route.rule);
         let before =
             service.rules.iter().enumerate().take_while(|(_, rule)| {
@@ -157,13 +164,22 @@ pub fn explain(delta: wire::Delta, trust_domain: &str, mut head: Parts) -> Expla
     match result {
         Err(failed) => explanation.refused = Some(refused(failed.reason, failed.detail)),
         Ok(route) => {
-            let facts = route::facts(&authority, route.port, &head);
+            let facts = route::facts(&authority, route.port, &head, model);
             let met = route.rule.matches.iter().find(|each| each.matches(&facts));
             explanation.refused = nobody(&route);
             explanation.route = Some(routed(&route, met));
         }
     }
     explanation
+}
+
+/// A sidecar reads what a request asks for only where the service has inference on.
+fn known_model<'a>(entry: &HostEntry, model: &'a str) -> Option<&'a str> {
+    let HostEntry::Service { service, .. } = entry else {
+        return None;
+    };
+    let is_read = service.upstream.inference.is_some() && !model.is_empty();
+    is_read.then_some(model)
 }
 
 fn refused(reason: Reason, detail: String) -> Refused {

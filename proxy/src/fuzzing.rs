@@ -32,7 +32,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("detection", detection),
     ("client_hello", client_hello),
     ("proxy_protocol", proxy_protocol),
+    ("model_request", model_request),
 ];
+
+/// The body of a request for a model: what is read of it, and that what is replaced in it is what was meant.
+pub fn model_request(bytes: &[u8]) {
+    crate::inference::fuzz(bytes);
+}
 
 /// A connection's first bytes: what is clear stays so, and it becomes clear within bounds.
 pub fn detection(bytes: &[u8]) {
@@ -149,6 +155,7 @@ pub fn route_matching(bytes: &[u8]) {
             query: uri.query().unwrap_or_default(),
             method: &Method::GET,
             headers: &HeaderMap::new(),
+            model: None,
         });
     }
 }

@@ -31,6 +31,7 @@ pub mod fuzzing;
 pub mod http;
 pub mod identity;
 pub mod inbound;
+pub mod inference;
 pub mod listener;
 pub mod outbound;
 pub mod policy;

@@ -22,6 +22,8 @@ const MAX_HEADERS: usize = 100;
 pub(super) struct Question {
     identity: SpiffeId,
     head: Parts,
+    /// Empty: it names none.
+    model: String,
 }
 
 impl Question {
@@ -33,6 +35,7 @@ impl Question {
         Ok(Question {
             identity: identity(&request.identity, trust_domain)?,
             head: head(request)?,
+            model: request.model.clone(),
         })
     }
 }
@@ -100,10 +103,14 @@ pub(super) fn answer(
     store: &dyn Store,
     trust_domain: &str,
 ) -> api::ExplainResponse {
-    let Question { identity, head } = question;
+    let Question {
+        identity,
+        head,
+        model,
+    } = question;
     let host = explain::host_resource(&head);
     let delta = first_delta(state, identity.namespace(), host.iter().cloned().collect());
-    let explanation = explain::explain(delta, trust_domain, head);
+    let explanation = explain::explain(delta, trust_domain, head, &model);
     let hints = match (&explanation.route, &host) {
         (None, Some(host)) if explanation.passed_over.is_empty() => {
             let authority = host.strip_prefix("host/").unwrap_or(host);

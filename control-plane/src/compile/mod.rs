@@ -8,6 +8,7 @@ mod endpoints;
 mod filters;
 mod health;
 mod hosts;
+mod inference;
 mod limits;
 mod policy;
 mod recovery;

@@ -2,7 +2,7 @@
 //!
 //! Order (Gateway API, `HTTPRouteSpec.hostnames`, `HTTPRouteRule.matches`, `GRPCRouteRule.matches`): the more specific host; then gRPC
 //! calls, by the length of the service and of the method; then exact path before regular expression before longest prefix; then a
-//! method, more headers, more query parameters; then the older route, its name, and the order in which rules and matches are
+//! method, a model (exact before a pattern; ours), more headers, more query parameters; then the older route, its name, and the order in which rules and matches are
 //! written. That gRPC calls go before paths is ours: the Gateway API does not allow both for one host.
 //!
 //! The host comes first there, too: a route for `chat.models` goes before one without hostnames, however exact its path. A
@@ -15,11 +15,12 @@ use outrigger_proto::dataplane::v1 as wire;
 
 use super::balancing::{self, SessionSecret};
 use super::filters;
+use super::inference;
 use super::policy::{self, Defaults};
 use super::recovery;
 use crate::model::{
-    BackendRef, HeaderMatch, ParentRef, PathMatchType, Resource, RouteMatch, RouteRule, RouteSpec,
-    ServiceSpec, ValueMatchType,
+    BackendRef, HeaderMatch, ModelMatchType, ParentRef, PathMatchType, Resource, RouteMatch,
+    RouteRule, RouteSpec, ServiceSpec, ValueMatchType,
 };
 
 /// The service that rules are made for.
@@ -64,6 +65,7 @@ struct Rank {
     host: Reverse<HostRank>,
     path: PathRank,
     any_method: bool,
+    model: ModelRank,
     headers: Reverse<usize>,
     query_params: Reverse<usize>,
     created: Option<jiff::Timestamp>,
@@ -85,6 +87,24 @@ enum PathRank {
     Exact,
     Regex,
     Prefix(Reverse<usize>),
+}
+
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum ModelRank {
+    Exact,
+    /// Characters of the pattern.
+    Glob(Reverse<usize>),
+    Any,
+}
+
+fn model_rank(found: &RouteMatch) -> ModelRank {
+    match &found.model {
+        None => ModelRank::Any,
+        Some(model) => match model.match_type() {
+            ModelMatchType::Exact => ModelRank::Exact,
+            ModelMatchType::Glob => ModelRank::Glob(Reverse(model.value.len())),
+        },
+    }
 }
 
 fn collect(
@@ -111,6 +131,7 @@ fn collect(
                         host: Reverse(host_rank),
                         path: path_rank(found),
                         any_method: found.method.is_none(),
+                        model: model_rank(found),
                         headers: Reverse(found.headers.len()),
                         query_params: Reverse(found.query_params.len()),
                         created: route.metadata.creation_timestamp,
@@ -273,6 +294,7 @@ pub(super) fn to_match(found: &RouteMatch, hosts: Vec<String>, port: u32) -> Vec
         port,
         query_params: query_params.collect(),
         grpc,
+        model: found.model.as_ref().map(inference::model_match),
     };
     if compiled == wire::Match::default() {
         return Vec::new();

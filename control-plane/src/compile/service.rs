@@ -9,6 +9,7 @@ use wire::resource::Body;
 use super::balancing::{self, SessionSecret};
 use super::filters;
 use super::health;
+use super::inference;
 use super::limits;
 use super::policy::{self, Defaults};
 use super::recovery;
@@ -120,6 +121,7 @@ pub(super) fn compile(
         .connect
         .or(mesh.timeouts.connect)
         .unwrap_or(ServiceTimeouts::CONNECT);
+    let inference = spec.inference.as_ref().map(inference::inference);
     let body = wire::Service {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
@@ -135,6 +137,7 @@ pub(super) fn compile(
         tls: spec.tls.as_ref().and_then(policy::tls),
         outlier_detection: health::outlier_detection(spec, mesh),
         health_checks: health::health_checks(spec, &format!("{name}.{namespace}")),
+        inference: inference.clone(),
     };
     let stream_idle = longest_stream_idle(defaults.timeouts, routes.iter().chain(routes_to_it));
     let server_limits = limits::of_servers(spec.limits.as_ref());
@@ -154,6 +157,7 @@ pub(super) fn compile(
         server_first: port.server_first(),
         connection_pool: policy::connection_pool(spec.connection_pool),
         limits: server_limits.clone().filter(|_| port.protocol.is_http()),
+        inference: inference.clone().filter(|_| port.protocol.is_http()),
         rate_limits: if port.protocol.is_http() {
             rate_limits.clone()
         } else {

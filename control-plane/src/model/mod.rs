@@ -14,6 +14,7 @@ mod field_path;
 mod filters;
 mod health;
 mod hedge;
+mod inference;
 mod key;
 mod limits;
 mod mesh;
@@ -52,6 +53,7 @@ pub use health::{
     GrpcCheck, HealthCheck, HttpCheck, OutlierDetection, SuccessRate, TcpCheck, Thousandths,
 };
 pub use hedge::Hedge;
+pub use inference::{Inference, Model, TokenStreams, UnknownModels};
 pub use key::{Kind, ResourceKey, UnknownKind};
 pub use limits::{
     AdaptiveAlgorithm, AdaptiveLimit, CallerPriority, EndpointLimits, Limits, Priorities, Priority,
@@ -66,8 +68,8 @@ pub use relate::validate_against;
 pub use resource::{Resource, Spec};
 pub use retry::{GrpcCode, Retry, RetryBudget};
 pub use route::{
-    BackendRef, GrpcMatch, HeaderMatch, ParentRef, PathMatch, PathMatchType, QueryParamMatch,
-    RouteMatch, RouteRule, RouteSpec, ValueMatchType,
+    BackendRef, GrpcMatch, HeaderMatch, ModelMatch, ModelMatchType, ParentRef, PathMatch,
+    PathMatchType, QueryParamMatch, RouteMatch, RouteRule, RouteSpec, ValueMatchType,
 };
 pub use service::{Protocol, ServiceEndpoints, ServicePort, ServiceSpec, StaticEndpoint};
 pub use session::{CookieConfig, LifetimeType, SessionPersistence, SessionType};

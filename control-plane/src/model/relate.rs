@@ -208,6 +208,9 @@ fn route(
                         warnings,
                     );
                 }
+                if service.inference.is_none() {
+                    warn_about_models(index, &key, spec, warnings);
+                }
                 parents.push((key, service));
             }
         }
@@ -242,6 +245,29 @@ fn route(
                     format!("\"{hostname}\" is no host of a parent of this route; no request can match it"),
                 ));
             }
+        }
+    }
+}
+
+/// A sidecar reads what a request asks for only where the service says so.
+fn warn_about_models(
+    index: usize,
+    key: &ResourceKey,
+    spec: &RouteSpec,
+    warnings: &mut Vec<IndexedProblem>,
+) {
+    for (rule_index, rule) in spec.rules.iter().enumerate() {
+        for (position, _) in rule
+            .matches
+            .iter()
+            .enumerate()
+            .filter(|(_, each)| each.model.is_some())
+        {
+            warnings.push(IndexedProblem::new(
+                index,
+                format!("spec.rules[{rule_index}].matches[{position}].model"),
+                format!("{key} has no spec.inference, so its requests name no model that a rule could match; add inference: {{}} there"),
+            ));
         }
     }
 }

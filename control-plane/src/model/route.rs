@@ -119,6 +119,37 @@ pub struct RouteMatch {
     /// Only gRPC calls. Stands alone or with headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grpc: Option<GrpcMatch>,
+    /// Only requests for this model. The service must have `inference`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelMatch>,
+}
+
+/// A condition on the model that a request names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModelMatch {
+    /// `type`. Default Exact.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub match_type: Option<ModelMatchType>,
+    /// As requests name it. Case matters.
+    pub value: String,
+}
+
+impl ModelMatch {
+    /// The value in effect.
+    pub fn match_type(&self) -> ModelMatchType {
+        self.match_type.unwrap_or_default()
+    }
+}
+
+/// How the name of a model is compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ModelMatchType {
+    /// Byte for byte.
+    #[default]
+    Exact,
+    /// A `*` stands for any characters, also none.
+    Glob,
 }
 
 /// A condition on the path, without the query.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
 use super::{
-    ConnectionPool, DnsEndpoint, Duration, HealthCheck, Labels, Limits, LoadBalancing,
+    ConnectionPool, DnsEndpoint, Duration, HealthCheck, Inference, Labels, Limits, LoadBalancing,
     OutlierDetection, Retry, ServiceTimeouts, ServiceTls,
 };
 
@@ -52,6 +52,9 @@ pub struct ServiceSpec {
     /// At most four. An endpoint takes requests while none of them fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub health_checks: Vec<HealthCheck>,
+    /// Its requests are for models. Unset: they are requests like any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inference: Option<Inference>,
 }
 
 impl ServiceSpec {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod health;
+mod inference;
 mod limits;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -242,7 +243,11 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
         balancing,
         (timeout(), timeout(), request_timeouts()),
         (of(retry()), connection_pool(), of(limits::limits().boxed())),
-        (of(health::outlier_detection()), health::health_checks()),
+        (
+            of(health::outlier_detection()),
+            health::health_checks(),
+            of(inference::inference().boxed()),
+        ),
     )
         .prop_map(
             |(
@@ -254,7 +259,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                 load_balancing,
                 times,
                 (retry, connection_pool, limits),
-                (outlier_detection, health_checks),
+                (outlier_detection, health_checks, inference),
             )| {
                 let (connect, tcp_idle, requests) = times;
                 ServiceSpec {
@@ -281,6 +286,7 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                     limits,
                     outlier_detection,
                     health_checks,
+                    inference,
                 }
             },
         )
@@ -389,8 +395,9 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
         headers,
         query_params,
         of(grpc),
+        of(inference::model_match()),
     )
-        .prop_map(|(path, method, headers, query_params, grpc)| {
+        .prop_map(|(path, method, headers, query_params, grpc, model)| {
             let plain = grpc.is_none();
             RouteMatch {
                 path: path.filter(|_| plain),
@@ -398,6 +405,7 @@ fn route_match() -> impl Strategy<Value = RouteMatch> {
                 headers,
                 query_params: if plain { query_params } else { Vec::new() },
                 grpc,
+                model,
             }
         })
 }

@@ -285,6 +285,9 @@ pub struct ExplainRequest {
     pub url: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "4")]
     pub headers: ::prost::alloc::vec::Vec<RequestHeader>,
+    /// The model that the request's body names. Empty: none.
+    #[prost(string, tag = "100")]
+    pub model: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RequestHeader {

@@ -234,6 +234,9 @@ pub struct InboundPort {
     /// All of them apply, in this order. Not for TCP ports.
     #[prost(message, repeated, tag = "51")]
     pub rate_limits: ::prost::alloc::vec::Vec<RateLimit>,
+    /// Requests are for models. Unset: they are requests like any other. Not for TCP ports.
+    #[prost(message, optional, tag = "100")]
+    pub inference: ::core::option::Option<Inference>,
 }
 /// Which service a host name means.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -287,6 +290,66 @@ pub struct Service {
     /// TLS towards endpoints without `mtls`. Unset: plaintext.
     #[prost(message, optional, tag = "80")]
     pub tls: ::core::option::Option<OriginTls>,
+    /// Requests are for models. Unset: they are requests like any other.
+    #[prost(message, optional, tag = "100")]
+    pub inference: ::core::option::Option<Inference>,
+}
+/// What sidecars do with requests for models (OpenAI, Anthropic, KServe and Triton APIs) and with the tokens of their answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Inference {
+    /// Bytes of a request's body that are read to understand it; of a longer one path and headers are known. 0: 1 MiB.
+    #[prost(uint64, tag = "1")]
+    pub max_body_bytes: u64,
+    /// The models that it serves. The first that a request's model fits applies. Empty: whatever is asked for.
+    #[prost(message, repeated, tag = "2")]
+    pub models: ::prost::alloc::vec::Vec<Model>,
+    #[prost(enumeration = "UnknownModels", tag = "3")]
+    pub unknown_models: i32,
+    /// The caller's sidecar answers `GET /v1/models` itself, with the models of the service and of its routes' backends.
+    #[prost(bool, tag = "4")]
+    pub answer_model_list: bool,
+    /// For metrics: `gen_ai.provider.name`. Empty: left out.
+    #[prost(string, tag = "5")]
+    pub provider: ::prost::alloc::string::String,
+    /// Unset: streams are observed, and nothing else.
+    #[prost(message, optional, tag = "6")]
+    pub streams: ::core::option::Option<TokenStreams>,
+}
+/// A model, and where it is served.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Model {
+    /// As requests name it, and as the model server does unless `served_as` is set.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Further names in requests. A `*` stands for any characters.
+    #[prost(string, repeated, tag = "2")]
+    pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the model server calls it: written into requests in place of the name they came with. Empty: `name`.
+    #[prost(string, tag = "3")]
+    pub served_as: ::prost::alloc::string::String,
+    /// Only endpoints that carry all of these labels. Empty: all.
+    #[prost(map = "string, string", tag = "4")]
+    pub subset: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+}
+/// What the caller's sidecar does with streamed tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenStreams {
+    /// From the request's head to the first token, over all tries. While it runs, a try that fails may be followed by another
+    /// one. Unset: no limit.
+    #[prost(message, optional, tag = "1")]
+    pub first_token_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// Between two tokens. Unset: no limit.
+    #[prost(message, optional, tag = "2")]
+    pub token_idle_timeout: ::core::option::Option<::prost_types::Duration>,
+    /// While nothing comes, a comment is sent to the client as often as this. Unset: none.
+    #[prost(message, optional, tag = "3")]
+    pub keep_alive: ::core::option::Option<::prost_types::Duration>,
+    /// Streams are asked for their usage; the answer to that is kept from clients that did not ask.
+    #[prost(bool, tag = "4")]
+    pub request_usage: bool,
 }
 /// TLS 1.2 or 1.3 towards a server outside the mesh, whose certificate is verified and which gets none of ours.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -722,6 +785,25 @@ pub struct Match {
     /// Only gRPC requests of this service and method.
     #[prost(message, optional, tag = "21")]
     pub grpc: ::core::option::Option<GrpcMatch>,
+    /// Only requests for this model, as they name it. Needs `inference` of the service.
+    #[prost(message, optional, tag = "100")]
+    pub model: ::core::option::Option<ModelMatch>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ModelMatch {
+    #[prost(oneof = "model_match::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<model_match::Kind>,
+}
+/// Nested message and enum types in `ModelMatch`.
+pub mod model_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Exact(::prost::alloc::string::String),
+        /// A `*` stands for any characters, also none.
+        #[prost(string, tag = "2")]
+        Glob(::prost::alloc::string::String),
+    }
 }
 /// The first value of a parameter counts. Names and values are compared as `application/x-www-form-urlencoded` is decoded:
 /// `%20` and `+` are spaces.
@@ -1640,6 +1722,38 @@ impl Protocol {
             "PROTOCOL_TCP" => Some(Self::Tcp),
             "PROTOCOL_TLS" => Some(Self::Tls),
             "PROTOCOL_AUTO" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+}
+/// What becomes of requests for models that are not listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UnknownModels {
+    Unspecified = 0,
+    /// They are passed on as they are. The default.
+    Pass = 1,
+    /// 404, in the shape of the API.
+    Refuse = 2,
+}
+impl UnknownModels {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNKNOWN_MODELS_UNSPECIFIED",
+            Self::Pass => "UNKNOWN_MODELS_PASS",
+            Self::Refuse => "UNKNOWN_MODELS_REFUSE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNKNOWN_MODELS_UNSPECIFIED" => Some(Self::Unspecified),
+            "UNKNOWN_MODELS_PASS" => Some(Self::Pass),
+            "UNKNOWN_MODELS_REFUSE" => Some(Self::Refuse),
             _ => None,
         }
     }

@@ -2,6 +2,7 @@
 
 mod balancing;
 mod filters;
+mod inference;
 mod limits;
 
 use std::collections::BTreeMap;
@@ -107,6 +108,7 @@ pub(crate) fn service(service: &Service) -> Value {
         "tcp_idle_timeout_ms": service.tcp.idle.map(millis),
         "tcp_lifetime_ms": service.tcp.lifetime.map(millis),
         "connection_pool": connection_pool(&upstream.pool),
+        "inference": upstream.inference.as_deref().map(inference::describe),
         "rules": service.rules.iter().map(|each| rule(each)).collect::<Vec<_>>(),
     })
 }
@@ -173,6 +175,7 @@ pub(crate) fn condition(condition: &Match) -> Value {
         "query_params": query_params.collect::<Vec<_>>(),
         "grpc": grpc,
         "port": condition.port,
+        "model": condition.model.as_ref().map(|model| json!({ "type": model.kind(), "value": model.value() })),
     })
 }
 
@@ -242,6 +245,7 @@ fn inbound(snapshot: &Snapshot) -> BTreeMap<&str, Value> {
             "stream_idle_timeout_ms": port.stream_idle_timeout.map(millis),
             "limits": port.gate.as_deref().map(limits::concurrency),
             "rate_limits": port.rate_limits.as_deref().map(limits::rate_limits),
+            "inference": port.inference.as_deref().map(inference::describe),
             "tcp_idle_timeout_ms": port.tcp.idle.map(millis),
             "tcp_lifetime_ms": port.tcp.lifetime.map(millis),
             "connection_pool": connection_pool(&port.pool),

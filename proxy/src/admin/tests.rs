@@ -112,6 +112,7 @@ fn snapshot() -> Snapshot {
         detection: Detection::default(),
     }];
     let upstream = Arc::new(Upstream {
+        inference: None,
         names: Box::default(),
         tls: None,
         has_loop: false,
@@ -128,6 +129,7 @@ fn snapshot() -> Snapshot {
         session: None,
         route: "default/canary".into(),
         matches: vec![Match {
+            model: None,
             hosts: vec![HostMatch::new("*.models")],
             path: Some(StringMatch::prefix("/v1/")),
             method: Some(http::Method::POST),
@@ -143,6 +145,7 @@ fn snapshot() -> Snapshot {
             port: Some(80),
         }],
         backends: vec![Backend {
+            model_endpoints: Box::default(),
             upstream: upstream.clone(),
             port: 80,
             protocol: Protocol::Http,
@@ -207,6 +210,7 @@ fn snapshot() -> Snapshot {
         inbound: HashMap::from([(
             "80.embed.default.outrigger.local".into(),
             Arc::new(InboundPort {
+                inference: None,
                 gate: None,
                 rate_limits: None,
                 service: "default/embed".into(),
@@ -292,6 +296,7 @@ async fn the_configuration() {
                 "endpoints": 1,
                 "dns": [],
                 "tls": null,
+                "inference": null,
                 "limits": null,
                 "connect_timeout_ms": 1000,
                 "tcp_idle_timeout_ms": null, "tcp_lifetime_ms": null,
@@ -303,6 +308,7 @@ async fn the_configuration() {
                         "path": { "type": "prefix", "value": "/v1" },
                         "method": "POST",
                         "headers": [{ "name": "x-tier", "value": { "type": "regex", "value": "gold|silver" } }],
+                        "model": null,
                         "query_params": [{ "name": "beta", "value": { "type": "exact", "value": "1" } }],
                         "grpc": null,
                         "port": 80,
@@ -326,6 +332,7 @@ async fn the_configuration() {
             "80.embed.default.outrigger.local": {
                 "service": "default/embed", "port": 80, "protocol": "grpc", "application": "127.0.0.1:9001",
                 "stream_idle_timeout_ms": 300_000,
+                "inference": null,
                 "limits": null, "rate_limits": null,
                 "tcp_idle_timeout_ms": null, "tcp_lifetime_ms": null,
                 "connection_pool": pool,

@@ -5,6 +5,7 @@ mod balancing;
 mod connections;
 mod filters;
 mod health;
+mod inference;
 mod limits;
 mod outside;
 mod recovery;
@@ -28,8 +29,8 @@ use crate::identity::spiffe::check_label;
 use crate::identity::{SpiffeId, SpiffePattern};
 use crate::policy::health::HealthCheck;
 use crate::policy::{
-    AccessLogMode, CallerLimits, ConnectionPool, Detection, Match, MeshPolicy, Outside, Protocol,
-    Retry, ServerLimits, ServicePort, SessionSettings, TcpLimits, Timeouts,
+    AccessLogMode, CallerLimits, ConnectionPool, Detection, Inference, Match, MeshPolicy, Outside,
+    Protocol, Retry, ServerLimits, ServicePort, SessionSettings, TcpLimits, Timeouts,
 };
 use crate::resilience::outlier;
 use crate::tls::OriginTls;
@@ -55,6 +56,7 @@ pub(super) struct InboundSpec {
     pub pool: Arc<ConnectionPool>,
     pub limits: Option<ServerLimits>,
     pub rate_limits: Vec<RateLimitSpec>,
+    pub inference: Option<Arc<Inference>>,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +81,7 @@ pub(super) struct ServiceSpec {
     pub outlier_detection: Option<Arc<outlier::Policy>>,
     pub health_checks: Vec<HealthCheck>,
     pub limits: Option<CallerLimits>,
+    pub inference: Option<Arc<Inference>>,
 }
 
 #[derive(Debug)]
@@ -267,6 +270,7 @@ fn inbound(workload: &wire::Workload) -> Result<Vec<InboundSpec>, Reason> {
             pool: Arc::new(pool),
             limits: limits::of_servers(inbound.limits.as_ref())?,
             rate_limits: limits::rate_limits(&inbound.rate_limits)?,
+            inference: inference::inference(inbound.inference.as_ref())?,
         })
     })
 }

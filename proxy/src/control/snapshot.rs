@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use super::admission::Admission;
 use super::convert::{BackendSpec, FilterSpec, RuleSpec, ServiceSpec, Spec, server_name, sni};
+use super::endpoints::ServiceEndpoints;
 use super::resources::Resources;
 use crate::address::Address;
+use crate::balance::EndpointSet;
 use crate::dns::Names;
 use crate::listener::proxy_protocol;
 use crate::policy::filters::{Filter, Mirror};
 use crate::policy::{
-    Backend, Filters, HostEntry, InboundPort, MeshPolicy, Protocol, Rule, Service, Session,
-    Snapshot, Turns,
+    Backend, Filters, HostEntry, InboundPort, Inference, MeshPolicy, Protocol, Rule, Service,
+    Session, Snapshot, Turns,
 };
 use crate::resilience::RetryBudget;
 use crate::telemetry::Direction;
@@ -127,6 +129,7 @@ impl Builder {
                             pool: Arc::clone(&port.pool),
                             gate: self.admission.gate(port, &self.metrics),
                             rate_limits: self.admission.rate_limits(port, &self.metrics),
+                            inference: port.inference.clone(),
                         };
                         let sni = sni(&port.service, port.port, &self.trust_domain);
                         snapshot.inbound.insert(sni.into(), Arc::new(inbound));
@@ -306,7 +309,14 @@ impl Builder {
             Some(_) => destination.endpoints.set(backend.port, &backend.subset),
             None => destination.endpoints.none(),
         };
+        let model_endpoints = match &upstream.inference {
+            Some(inference) if protocol.is_some() => {
+                model_endpoints(&mut destination.endpoints, backend, inference)
+            }
+            _ => Box::default(),
+        };
         Some(Backend {
+            model_endpoints,
             port: backend.port,
             protocol: protocol.unwrap_or(Protocol::Http),
             weight: backend.weight,
@@ -321,6 +331,33 @@ impl Builder {
             upstream,
         })
     }
+}
+
+/// For each model the endpoints of the backend that serve it; empty where all serve all.
+fn model_endpoints(
+    endpoints: &mut ServiceEndpoints,
+    backend: &BackendSpec,
+    inference: &Inference,
+) -> Box<[Arc<EndpointSet>]> {
+    if inference.models.iter().all(|model| model.subset.is_empty()) {
+        return Box::default();
+    }
+    let models = inference.models.iter().map(|model| {
+        let contradicts = |(label, value): (&String, &String)| {
+            backend
+                .subset
+                .get(label)
+                .is_some_and(|wanted| wanted != value)
+        };
+        if model.subset.iter().any(contradicts) {
+            // No endpoint has two values of one label.
+            return endpoints.none();
+        }
+        let mut subset = backend.subset.clone();
+        subset.extend(model.subset.clone());
+        endpoints.set(backend.port, &subset)
+    });
+    models.collect()
 }
 
 fn budget_key(service: &ServiceSpec, rule: &RuleSpec) -> (Arc<str>, u32, u32) {

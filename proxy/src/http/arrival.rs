@@ -19,6 +19,7 @@ use super::interim::Interim;
 use super::replay::Replay;
 use super::server::Client;
 use crate::balance::Endpoint;
+use crate::inference::ModelRequest;
 use crate::policy::Snapshot;
 
 /// A request whose head is clean. Boxed once: what waits for an upstream holds a pointer, not half a kilobyte.
@@ -35,6 +36,8 @@ pub(crate) struct Arrived {
     pub(crate) timeout: Option<Duration>,
     /// The caller wants to know how often its request was sent.
     pub(crate) wants_attempts: bool,
+    /// What it asks of a model, where its service has inference on.
+    pub(crate) model: Option<Box<ModelRequest>>,
     interim: Arc<Interim>,
 }
 
@@ -88,6 +91,7 @@ impl Arrived {
                 prior_http2: found.prior_http2,
                 timeout,
                 wants_attempts: found.attempts,
+                model: None,
                 interim,
             })
         });
@@ -126,6 +130,7 @@ impl Arrived {
             prior_http2: self.prior_http2,
             timeout: None,
             wants_attempts: false,
+            model: None,
             interim: Arc::clone(&self.interim),
         })
     }

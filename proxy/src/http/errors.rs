@@ -22,6 +22,8 @@ pub(crate) enum Style {
     Grpc,
     /// The JSON object of the OpenAI API.
     OpenAi,
+    /// That of Anthropic's.
+    Anthropic,
 }
 
 impl Style {
@@ -54,6 +56,7 @@ pub(crate) fn reply_with(
         Style::Plain => plain(reason, status, detail),
         Style::Grpc => grpc(reason, grpc_code, detail),
         Style::OpenAi => openai(reason, status, detail),
+        Style::Anthropic => anthropic(status, detail),
     };
     let word = HeaderValue::from_static(reason.as_str());
     response.headers_mut().insert(headers::REASON, word);
@@ -79,6 +82,26 @@ fn openai(reason: Reason, status: StatusCode, detail: &str) -> Response<Bytes> {
             "param": null,
             "code": reason.as_str(),
         }
+    });
+    with_body(status, "application/json", body.to_string())
+}
+
+/// <https://docs.anthropic.com/en/api/errors>
+fn anthropic(status: StatusCode, detail: &str) -> Response<Bytes> {
+    let kind = match status.as_u16() {
+        401 => "authentication_error",
+        403 => "permission_error",
+        404 => "not_found_error",
+        413 => "request_too_large",
+        429 => "rate_limit_error",
+        400..500 => "invalid_request_error",
+        503 => "overloaded_error",
+        504 => "timeout_error",
+        _ => "api_error",
+    };
+    let body = serde_json::json!({
+        "type": "error",
+        "error": { "type": kind, "message": detail },
     });
     with_body(status, "application/json", body.to_string())
 }
@@ -117,7 +140,10 @@ fn grpc_code(reason: Reason) -> u16 {
     const UNAVAILABLE: u16 = 14;
     const CANCELLED: u16 = 1;
     match reason {
-        Reason::NoRoute | Reason::UnknownService | Reason::MethodNotSupported => UNIMPLEMENTED,
+        Reason::NoRoute
+        | Reason::UnknownService
+        | Reason::MethodNotSupported
+        | Reason::UnknownModel => UNIMPLEMENTED,
         Reason::NoEndpoints
         | Reason::DnsFailed
         | Reason::ConnectFailed
@@ -131,7 +157,8 @@ fn grpc_code(reason: Reason) -> u16 {
         | Reason::Overloaded
         | Reason::Throttled
         | Reason::FaultAbort
-        | Reason::FaultTruncate => UNAVAILABLE,
+        | Reason::FaultTruncate
+        | Reason::ModelError => UNAVAILABLE,
         Reason::ConnectTimeout
         | Reason::RequestTimeout
         | Reason::PerTryTimeout
@@ -140,11 +167,14 @@ fn grpc_code(reason: Reason) -> u16 {
         | Reason::ConnectionLifetime
         | Reason::FirstByteTimeout
         | Reason::StreamLifetimeTimeout
-        | Reason::DeadlineExceeded => DEADLINE_EXCEEDED,
+        | Reason::DeadlineExceeded
+        | Reason::FirstTokenTimeout
+        | Reason::TokenIdleTimeout => DEADLINE_EXCEEDED,
         Reason::ClientGone => CANCELLED,
         Reason::HeadTooLarge | Reason::RateLimited => RESOURCE_EXHAUSTED,
         Reason::BadRequest
         | Reason::HeadTimeout
+        | Reason::BodyTimeout
         | Reason::LoopDetected
         | Reason::ProtocolMismatch => INTERNAL,
     }
@@ -214,6 +244,16 @@ mod tests {
         assert_eq!(body["error"]["code"], "no-endpoints");
         assert_eq!(body["error"]["type"], "server_error");
         assert_eq!(body["error"]["message"], "none \"left\"");
+    }
+
+    #[test]
+    fn anthropic_is_an_error_object() {
+        let response = reply(Reason::NoEndpoints, Style::Anthropic, "none");
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        let expected = serde_json::json!({
+            "type": "error", "error": { "type": "overloaded_error", "message": "none" }
+        });
+        assert_eq!((response.status().as_u16(), body), (503, expected));
     }
 
     #[test]

@@ -33,6 +33,17 @@ pub(crate) struct RequestBody {
     copy: Option<Box<Copy>>,
 }
 
+/// What came of reading a body ahead.
+#[derive(Debug)]
+pub(crate) enum Filled {
+    /// All of it, in one piece.
+    Whole(Bytes),
+    /// It is longer.
+    Longer,
+    /// The client's side of the request broke.
+    Broken,
+}
+
 /// All of a body, for a request that is sent beside another one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Whole {
@@ -47,6 +58,15 @@ struct Copy {
 }
 
 impl Whole {
+    /// Of pieces that are here.
+    pub(crate) fn new(chunks: Vec<Bytes>, trailers: Option<HeaderMap>) -> Whole {
+        Whole { chunks, trailers }
+    }
+
+    pub(crate) fn into_trailers(self) -> Option<HeaderMap> {
+        self.trailers
+    }
+
     pub(crate) fn body(&self) -> RequestBody {
         let empty = self.chunks.is_empty() && self.trailers.is_none();
         RequestBody {
@@ -144,17 +164,77 @@ impl Replay {
     pub(crate) fn keep(&self, cap: usize, length: Option<u64>) {
         if let Some(shared) = &self.shared {
             let fits = |length| usize::try_from(length).is_ok_and(|length| length <= cap);
-            let cap = if length.is_none_or(fits) { cap } else { 0 };
-            shared.body.borrow_mut().keep = Keep::UpTo(cap);
+            let mut body = shared.body.borrow_mut();
+            let cap = match length {
+                // It was read ahead, and is here as it is.
+                _ if body.ended => cap.max(body.kept),
+                None => cap,
+                Some(length) if fits(length) => cap,
+                Some(_) => 0,
+            };
+            body.keep = Keep::UpTo(cap);
         }
     }
 
-    /// Has all that is read from now on copied. `None`: there is nothing to copy. To be called before the first try.
+    /// Has all that is read copied. `None`: there is nothing to copy. To be called before the first try.
     pub(crate) fn tap(&self, budget: &Arc<MirrorMetrics>) -> Option<(TeeSource, Fate)> {
         let shared = self.shared.as_ref()?;
         let (tap, source, fate) = tee(budget);
-        shared.body.borrow_mut().taps.push(tap);
+        let mut body = shared.body.borrow_mut();
+        for chunk in &body.chunks {
+            tap.push(chunk);
+        }
+        if body.ended {
+            tap.end(body.trailers.as_ref());
+        } else {
+            body.taps.push(tap);
+        }
         Some((source, fate))
+    }
+
+    /// Reads the body ahead, for somebody who looks at it before it is sent: all of it where it has at most `cap` bytes. What
+    /// was read goes to the tries as it would have. To be called before the first try, and before [`keep`](Self::keep).
+    pub(crate) fn poll_fill(&self, cap: usize, cx: &mut Context<'_>) -> Poll<Filled> {
+        let Some(shared) = &self.shared else {
+            return Poll::Ready(Filled::Whole(Bytes::new()));
+        };
+        let mut body = shared.body.borrow_mut();
+        let body = &mut *body;
+        loop {
+            if body.kept > cap {
+                return Poll::Ready(Filled::Longer);
+            }
+            if body.ended {
+                return Poll::Ready(Filled::Whole(body.join()));
+            }
+            let frame = match ready!(Pin::new(&mut body.source).poll_frame(cx)) {
+                None => {
+                    body.end(None);
+                    continue;
+                }
+                Some(Err(_)) => {
+                    shared.broken.set(true);
+                    return Poll::Ready(Filled::Broken);
+                }
+                Some(Ok(frame)) => frame,
+            };
+            match frame.into_data() {
+                Ok(data) => {
+                    shared.bytes.set(shared.bytes.get() + data.len() as u64);
+                    body.kept += data.len();
+                    if !data.is_empty() {
+                        body.chunks.push(data);
+                    }
+                    if body.source.is_end_stream() {
+                        body.end(None);
+                    }
+                }
+                Err(frame) => {
+                    body.trailers = frame.into_trailers().ok();
+                    body.end(None);
+                }
+            }
+        }
     }
 
     /// The body for the next try; the one before is void from now on.
@@ -205,7 +285,10 @@ impl Replay {
             let mut body = shared.body.borrow_mut();
             let body = &mut *body;
             body.keep = Keep::Lost;
-            for chunk in body.chunks.iter_mut().take(body.next) {
+            // It was read ahead, and another one was sent in its place.
+            let unused = body.turn == 0 && body.ended;
+            let done = if unused { body.chunks.len() } else { body.next };
+            for chunk in body.chunks.iter_mut().take(done) {
                 *chunk = Bytes::new();
             }
         }
@@ -300,6 +383,22 @@ impl Kept {
         self.taps = Vec::new();
     }
 
+    /// All chunks as one.
+    fn join(&mut self) -> Bytes {
+        if let [only] = self.chunks.as_slice() {
+            return only.clone();
+        }
+        let mut joined = Vec::with_capacity(self.kept);
+        for chunk in &self.chunks {
+            joined.extend_from_slice(chunk);
+        }
+        let joined = Bytes::from(joined);
+        if !joined.is_empty() {
+            self.chunks = vec![joined.clone()];
+        }
+        joined
+    }
+
     fn keep(&mut self, data: &Bytes) {
         let Keep::UpTo(cap) = self.keep else {
             return;
@@ -356,7 +455,7 @@ impl Body for RequestBody {
             Some(shared) => {
                 let body = shared.body.borrow();
                 // In a later try the source's hint is about what is left; the header says the whole.
-                if body.turn == 1 && body.next == 0 {
+                if body.turn == 1 && body.next == 0 && body.chunks.is_empty() {
                     body.source.size_hint()
                 } else {
                     SizeHint::default()

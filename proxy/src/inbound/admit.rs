@@ -96,5 +96,6 @@ fn facts<'a>(port: &InboundPort, request: &'a Arrived) -> RequestFacts<'a> {
         query: request.head.uri.query().unwrap_or_default(),
         method: &request.head.method,
         headers: &request.head.headers,
+        model: request.model.as_ref().and_then(|model| model.name()),
     }
 }

@@ -24,6 +24,7 @@ use crate::http::response::ResponseBody;
 use crate::http::server::{Client, Handler};
 use crate::http::upgrade;
 use crate::identity::SpiffeId;
+use crate::inference::understand;
 use crate::outbound::request;
 use crate::policy::{InboundPort, Protocol, Snapshot};
 use crate::pool::{self, Failure, Path};
@@ -212,6 +213,22 @@ async fn respond(
     match begun {
         Err((reason, detail)) => exchange.fail(reason, &detail),
         Ok(mut call) => {
+            let mut exchange = exchange;
+            if let Some(inference) = &call.port.inference
+                && !call.request.upgrade
+            {
+                let metrics = &worker.shared.metrics.models;
+                // Boxed: most services are not for models.
+                let understanding = Box::pin(understand(
+                    inference,
+                    metrics,
+                    &mut call.request,
+                    &mut exchange,
+                ));
+                if let Err((reason, detail)) = understanding.await {
+                    return exchange.fail(reason, &detail);
+                }
+            }
             let exchange = if call.port.gate.is_some() || call.port.rate_limits.is_some() {
                 let caller = inbound.peer.as_ref();
                 // Boxed: it may wait, and most ports have no limits.

@@ -4,16 +4,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use http::HeaderMap;
+use http::header::CONTENT_LENGTH;
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
 use super::outside;
 use crate::admission::Limit;
-use crate::balance::{Endpoint, InFlight};
+use crate::balance::{Endpoint, EndpointSet, InFlight};
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::http::clock::Deadline;
 use crate::http::exchange::Exchange;
+use crate::http::headers;
+use crate::http::replay::{RequestBody, Whole};
+use crate::inference::Api;
 use crate::policy::{Backend, Rule, Upstream};
 use crate::runtime::Worker;
 
@@ -27,6 +31,26 @@ pub(super) struct Call<'a> {
     pub(super) affinity: &'a Affinity,
     /// Since when this backend is asked. `None`: since the request came.
     pub(super) since: Option<Instant>,
+}
+
+/// A body that is sent in place of the client's.
+pub(super) struct Edited {
+    body: Whole,
+    /// As the head says it; `None`: it does not.
+    length: Option<u64>,
+}
+
+impl Edited {
+    pub(super) fn body(&self) -> RequestBody {
+        self.body.body()
+    }
+
+    /// Its length, in the head of a request that has it.
+    pub(super) fn declare(&self, headers: &mut HeaderMap) {
+        if let Some(length) = self.length {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+    }
 }
 
 impl Call<'_> {
@@ -76,9 +100,50 @@ impl Call<'_> {
         policy.is_some_and(|policy| caller.is_none_or(|caller| policy <= caller))
     }
 
+    /// The endpoints that serve what it asks for.
+    pub(super) fn endpoints(&self) -> &Arc<EndpointSet> {
+        let all = &self.backend.endpoints;
+        let by_model = &self.backend.model_endpoints;
+        if by_model.is_empty() {
+            return all;
+        }
+        let of_model = self.listed_model().and_then(|index| by_model.get(index));
+        of_model.unwrap_or(all)
+    }
+
+    /// The place of the model among those that the backend lists.
+    fn listed_model(&self) -> Option<usize> {
+        let inference = self.backend.upstream.inference.as_ref()?;
+        inference.find(self.request.model.as_ref()?.name()?)
+    }
+
+    /// Whether the backend refuses the model that is asked for. What could not be read is not taken for one that it knows.
+    pub(super) fn is_unknown_model(&self) -> bool {
+        let Some(inference) = &self.backend.upstream.inference else {
+            return false;
+        };
+        let Some(request) = &self.request.model else {
+            return false;
+        };
+        inference.refuse_unknown && request.api != Api::ListModels && self.listed_model().is_none()
+    }
+
+    /// The body as the backend gets it, where that is not what the client sent.
+    pub(super) fn edited(&self) -> Option<Edited> {
+        let inference = self.backend.upstream.inference.as_ref()?;
+        let request = self.request.model.as_ref()?;
+        let edits = request.edits(inference)?;
+        let trailers = self.request.body.whole()?.into_trailers();
+        Some(Edited {
+            length: headers::content_length(&self.request.head.headers)
+                .and_then(|length| length.checked_add_signed(edits.growth())),
+            body: Whole::new(request.edited(&edits), trailers),
+        })
+    }
+
     /// An endpoint for the next try.
     pub(super) fn pick(&self, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
-        let endpoints = &self.backend.endpoints;
+        let endpoints = self.endpoints();
         if let Some(same) = self.affinity.same(endpoints, tried) {
             return Some(same);
         }
@@ -90,7 +155,7 @@ impl Call<'_> {
     /// Tells the client by what it is known from now on. A fallback's answer leaves its session where it is.
     pub(super) fn finish(&self, headers: &mut HeaderMap) {
         if self.since.is_none() {
-            let endpoints = &self.backend.endpoints;
+            let endpoints = self.endpoints();
             self.affinity.finish(self.rule, endpoints, headers);
         }
     }
@@ -115,12 +180,12 @@ impl Call<'_> {
 
     /// Whether there is an endpoint that was not tried and would be chosen.
     pub(super) fn has_others(&self, tried: &[Arc<Endpoint>]) -> bool {
-        self.backend.endpoints.has_untried(tried)
+        self.endpoints().has_untried(tried)
     }
 
     /// Why there was no endpoint for a try.
     pub(super) fn nothing_to_pick(&self) -> Reason {
-        if self.backend.endpoints.is_full() {
+        if self.endpoints().is_full() {
             if let Some(limits) = &self.backend.upstream.limits {
                 limits.refusals.count(Limit::EndpointRequests);
             }
@@ -169,6 +234,18 @@ impl Call<'_> {
                 "the request asks for https, and {service} port {port} would get it in plaintext: use CONNECT, \
                  or give the service TLS"
             ),
+            Reason::UnknownModel => {
+                let name = self.request.model.as_ref().and_then(|model| model.name());
+                match name {
+                    Some(name) => format!("{service} does not serve the model {name:?}"),
+                    None => format!(
+                        "{service} serves certain models only, and the request names none that could be read"
+                    ),
+                }
+            }
+            Reason::FirstTokenTimeout => {
+                format!("{service} sent no token within the first-token time")
+            }
             Reason::DnsFailed => dns_failed(&self.backend.upstream),
             Reason::CircuitOpen => format!("{service} has as much under way as its limits allow"),
             Reason::Throttled => {

@@ -6,6 +6,7 @@ mod call;
 mod fallback;
 mod filters;
 mod hedge;
+mod models;
 mod outside;
 pub(crate) mod request;
 mod retry;
@@ -142,7 +143,8 @@ async fn respond(
         Err(error) => return exchange.fail(Reason::BadRequest, &error.to_string()),
     };
     let worker = &outbound.client.worker;
-    let route = match route::find(worker, &snapshot, &arrived, outbound.bound.as_ref()).await {
+    let bound = outbound.bound.as_ref();
+    let route = match route::find(worker, &snapshot, &mut arrived, &mut exchange, bound).await {
         Ok(route) => route,
         Err(failed) => return exchange.fail(failed.reason, &failed.detail),
     };
@@ -160,6 +162,9 @@ async fn respond(
     if arrived.head.method == Method::CONNECT {
         let tunnel = tunnel::open(worker, &route, backend, &mut arrived, exchange);
         return Box::pin(tunnel).await;
+    }
+    if let Some(list) = models::list(&route, &arrived) {
+        return exchange.reply(list, None);
     }
     let client_side = if arrived.upgrade {
         arrived.head.extensions.remove::<OnUpgrade>()

@@ -9,6 +9,8 @@ use http::uri::Authority;
 
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
+use crate::http::exchange::Exchange;
+use crate::inference::understand;
 use crate::policy::matching::{self, RequestFacts};
 use crate::policy::{HostEntry, Rule, Service, Snapshot};
 use crate::runtime::{TcpBinding, Worker};
@@ -32,17 +34,29 @@ pub(crate) struct Failed {
 pub(super) async fn find(
     worker: &Worker,
     snapshot: &Snapshot,
-    request: &Arrived,
+    request: &mut Arrived,
+    exchange: &mut Exchange,
     bound: Option<&TcpBinding>,
 ) -> Result<Route, Failed> {
-    let (head, authority) = (&request.head, &request.authority);
-    let name = known_as(authority);
+    let name = known_as(&request.authority);
     let entry = match (bound, snapshot.hosts.get(&*name)) {
         (Some(binding), _) => of_binding(snapshot, binding),
         (None, Some(entry)) => entry.clone(),
         (None, None) => look_up(worker, &name).await?,
     };
-    decide(&entry, authority, head)
+    if let HostEntry::Service { service, .. } = &entry
+        && let Some(inference) = &service.upstream.inference
+        && !request.upgrade
+    {
+        let metrics = &worker.shared.metrics.models;
+        // Boxed: most services are not for models.
+        let understanding = Box::pin(understand(inference, metrics, request, exchange));
+        if let Err((reason, detail)) = understanding.await {
+            return Err(Failed { reason, detail });
+        }
+    }
+    let model = request.model.as_ref().and_then(|model| model.name());
+    decide(&entry, &request.authority, &request.head, model)
 }
 
 /// Which rule of a host's service a request falls under. The path of a request and those who explain it go by this; nothing
@@ -51,6 +65,7 @@ pub(crate) fn decide(
     entry: &HostEntry,
     authority: &Authority,
     head: &Parts,
+    model: Option<&str>,
 ) -> Result<Route, Failed> {
     let HostEntry::Service { service, port } = entry else {
         return Err(Failed {
@@ -72,7 +87,7 @@ pub(crate) fn decide(
             ),
         });
     }
-    match matching::find(&service.rules, &facts(authority, *port, head)) {
+    match matching::find(&service.rules, &facts(authority, *port, head, model)) {
         Some(rule) => Ok(Route {
             rule: Arc::clone(rule),
             service: Arc::clone(service),
@@ -86,7 +101,12 @@ pub(crate) fn decide(
 }
 
 /// What rules see of a request for this port of a service.
-pub(crate) fn facts<'a>(authority: &'a Authority, port: u16, head: &'a Parts) -> RequestFacts<'a> {
+pub(crate) fn facts<'a>(
+    authority: &'a Authority,
+    port: u16,
+    head: &'a Parts,
+    model: Option<&'a str>,
+) -> RequestFacts<'a> {
     RequestFacts {
         host: authority.host(),
         port,
@@ -94,6 +114,7 @@ pub(crate) fn facts<'a>(authority: &'a Authority, port: u16, head: &'a Parts) ->
         query: head.uri.query().unwrap_or_default(),
         method: &head.method,
         headers: &head.headers,
+        model,
     }
 }
 

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http::header::HeaderValue;
-use http::{HeaderMap, Response, StatusCode, Version};
+use http::{HeaderMap, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::call::Call;
@@ -17,7 +17,7 @@ use crate::http::body::Source;
 use crate::http::clock::Deadline;
 use crate::http::exchange::Exchange;
 use crate::http::headers;
-use crate::http::replay::Whole;
+use crate::http::replay::{RequestBody, Whole};
 use crate::http::response::ResponseBody;
 use crate::policy::Protocol;
 use crate::pool::{self, Failure, Path, Target};
@@ -44,6 +44,9 @@ pub(super) async fn send(call: Call<'_>, mut exchange: Box<Exchange>) -> Respons
 
 /// Gets an answer of the call's backend.
 pub(super) async fn reach(call: &Call<'_>, exchange: &mut Exchange) -> Result<Answer, Reason> {
+    if call.is_unknown_model() {
+        return Err(Reason::UnknownModel);
+    }
     let mut asked = admit::admit(call, exchange)?;
     let result = ask(call, exchange).await;
     if let Some(asked) = &mut asked
@@ -305,7 +308,17 @@ async fn send_to(
             .interim()
             .filter(|_| copy.is_none() && !request.upgrade),
     };
-    let body = || copy.map_or_else(|| request.body.body(), Whole::body);
+    let edited = call.edited();
+    let body = || match &edited {
+        Some(edited) => edited.body(),
+        None => copy.map_or_else(|| request.body.body(), Whole::body),
+    };
+    let declared = |mut request: Request<RequestBody>| {
+        if let Some(edited) = &edited {
+            edited.declare(request.headers_mut());
+        }
+        request
+    };
     if request.upgrade {
         // The clock ends with the answer: an application would take it for one of the whole conversation.
         pool::send_for_upgrade(path, || outside::http1(request, body(), None, to)).await
@@ -313,7 +326,7 @@ async fn send_to(
         pool::send_http2(
             path,
             || {
-                let mut head = outside::http2(request, body(), end, to);
+                let mut head = declared(outside::http2(request, body(), end, to));
                 if endpoint.mtls && is_prior_http2(request, call.backend.protocol) {
                     let yes = HeaderValue::from_static("1");
                     head.headers_mut().insert(headers::PRIOR_HTTP2, yes);
@@ -324,7 +337,7 @@ async fn send_to(
         )
         .await
     } else {
-        pool::send_http1(path, || outside::http1(request, body(), end, to)).await
+        pool::send_http1(path, || declared(outside::http1(request, body(), end, to))).await
     }
 }
 

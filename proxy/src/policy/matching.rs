@@ -10,11 +10,13 @@ use super::{Backend, Rule, split};
 
 mod grpc;
 mod header;
+mod model;
 mod query;
 mod string;
 
 pub use grpc::GrpcMatch;
 pub use header::HeaderMatch;
+pub use model::ModelMatch;
 pub use query::QueryParamMatch;
 pub use string::{InvalidPattern, StringMatch};
 
@@ -31,6 +33,8 @@ pub struct RequestFacts<'a> {
     pub query: &'a str,
     pub method: &'a Method,
     pub headers: &'a HeaderMap,
+    /// That its body names, where the service has inference on and it was understood.
+    pub model: Option<&'a str>,
 }
 
 /// All of the given conditions.
@@ -45,6 +49,7 @@ pub struct Match {
     pub grpc: Option<GrpcMatch>,
     /// Port of the service. `None`: any.
     pub port: Option<u16>,
+    pub model: Option<ModelMatch>,
 }
 
 impl Match {
@@ -72,6 +77,10 @@ impl Match {
                 .grpc
                 .as_ref()
                 .is_none_or(|grpc| grpc.matches(facts.path, facts.headers))
+            && self
+                .model
+                .as_ref()
+                .is_none_or(|model| facts.model.is_some_and(|name| model.matches(name)))
     }
 }
 
@@ -128,6 +137,13 @@ impl Match {
                 "grpc",
                 Match {
                     grpc: self.grpc.clone(),
+                    ..nothing()
+                },
+            ),
+            (
+                "model",
+                Match {
+                    model: self.model.clone(),
                     ..nothing()
                 },
             ),

@@ -8,6 +8,7 @@ mod connection;
 pub mod filters;
 mod hash;
 pub mod health;
+pub mod inference;
 mod limits;
 pub mod matching;
 mod outside;
@@ -34,8 +35,11 @@ pub use outside::{Outside, OutsideTls};
 pub use connection::{ConnectionPool, Detection, KeepAlive, TcpLimits};
 pub use filters::Filters;
 pub use hash::{HashCookie, HashInput, HashKey, HashPolicy};
+pub use inference::{Inference, Model, TokenStreams};
 pub use limits::{CallerLimits, Concurrency, ServerLimits};
-pub use matching::{GrpcMatch, HeaderMatch, HostMatch, Match, QueryParamMatch, StringMatch};
+pub use matching::{
+    GrpcMatch, HeaderMatch, HostMatch, Match, ModelMatch, QueryParamMatch, StringMatch,
+};
 pub use recovery::{Cause, Causes, Fallback, FallbackTo, Hedge, Recovery, StaticResponse};
 pub use session::{Carrier, Session, SessionSettings, Token};
 pub use split::Turns;
@@ -175,6 +179,8 @@ pub struct Upstream {
     pub has_loop: bool,
     /// What may be under way to it. `None`: everything.
     pub limits: Option<Arc<crate::admission::Breaker>>,
+    /// Its requests are for models. `None`: they are requests like any other.
+    pub inference: Option<Arc<Inference>>,
 }
 
 impl Upstream {
@@ -222,6 +228,8 @@ pub struct Backend {
     pub weight: u32,
     /// The endpoints of this backend's subset and port.
     pub endpoints: Arc<EndpointSet>,
+    /// Of those the ones that serve a model, for each model of the service (`upstream.inference`). Empty: all serve all.
+    pub model_endpoints: Box<[Arc<EndpointSet>]>,
     /// SNI for connections to sidecars: `<port>.<service>.<namespace>.<trust domain>`.
     pub server_name: rustls_pki_types::ServerName<'static>,
     /// Handles for (outbound, parent service, route, this backend).
@@ -282,6 +290,8 @@ pub struct InboundPort {
     pub gate: Option<Arc<crate::admission::Gate>>,
     /// How many requests there may be. `None`: any number.
     pub rate_limits: Option<Arc<crate::admission::RateLimits>>,
+    /// Its requests are for models. `None`: they are requests like any other.
+    pub inference: Option<Arc<Inference>>,
 }
 
 impl InboundPort {

@@ -151,6 +151,7 @@ fn rule<'a>(rules: &'a [Arc<Rule>], host: &str, port: u16) -> Option<&'a Arc<Rul
             query: "",
             method: &Method::CONNECT,
             headers: &HeaderMap::new(),
+            model: None,
         },
     )
 }

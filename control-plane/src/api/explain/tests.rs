@@ -17,6 +17,7 @@ fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> api::ExplainReq
                 value: (*value).into(),
             })
             .collect(),
+        ..api::ExplainRequest::default()
     }
 }
 

@@ -217,6 +217,9 @@ pub struct ExplainArgs {
     /// A header of the request; may be given several times
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub headers: Vec<String>,
+    /// The model that the request's body names
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
     /// Output format
     #[arg(short = 'o', long, value_enum, default_value_t = Explained::Table)]
     pub output: Explained,

@@ -181,6 +181,32 @@ pub(super) fn header_name(text: &str) -> Result<(), String> {
     ))
 }
 
+/// Most characters of a model's name. Names of repositories and paths of files fit.
+const MODEL_LENGTH: usize = 256;
+
+/// Name of a model, as requests have it.
+pub(super) fn model_name(text: &str) -> Result<(), String> {
+    if text.contains('*') {
+        return Err(format!(
+            "{} has a \"*\"; the name of a model stands for itself, patterns can be aliases",
+            quote(text)
+        ));
+    }
+    model_pattern(text)
+}
+
+/// Name of a model, or a pattern of such.
+pub(super) fn model_pattern(text: &str) -> Result<(), String> {
+    let allowed = |c: char| !c.is_control() && !c.is_whitespace();
+    if (1..=MODEL_LENGTH).contains(&text.chars().count()) && text.chars().all(allowed) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is not the name of a model; allowed are 1 to {MODEL_LENGTH} characters without spaces",
+        quote(text)
+    ))
+}
+
 /// Path of a cookie.
 pub(super) fn cookie_path(text: &str) -> Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b';';

@@ -12,6 +12,7 @@ mod fallback;
 mod filters;
 mod health;
 mod hedge;
+mod inference;
 mod limits;
 mod mesh;
 mod paths;

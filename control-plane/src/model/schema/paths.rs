@@ -125,6 +125,18 @@ fn grpc_name(text: &str, field: &str) -> Result<(), String> {
     ))
 }
 
+/// The name of a model, or a pattern of such; the characters are checked with the field.
+pub(super) fn model_match(members: &Map<String, Value>, report: &mut Report) {
+    let is_glob = members.get("type").and_then(Value::as_str) == Some("Glob");
+    let value = members.get("value").and_then(Value::as_str);
+    if !is_glob && value.is_some_and(|value| value.contains('*')) {
+        report.problem_at(
+            "value",
+            "has a \"*\", which stands for itself here; for a pattern add type: Glob",
+        );
+    }
+}
+
 enum Kind {
     Exact,
     Regex,

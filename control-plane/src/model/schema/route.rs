@@ -8,7 +8,7 @@ use super::common::{HOSTS, LABELS, METHODS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
 use super::fallback::FALLBACKS;
 use super::filters::{self, FILTERS};
 use super::hedge::HEDGE;
-use super::paths::{grpc_match, header_match, path_match, query_param_match};
+use super::paths::{grpc_match, header_match, model_match, path_match, query_param_match};
 use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
 
@@ -38,6 +38,7 @@ static MATCH: Object = Object::with_rule(
         Field::optional("headers", Shape::List(&HEADERS)),
         Field::optional("queryParams", Shape::List(&QUERY_PARAMS)),
         Field::optional("grpc", Shape::Object(&GRPC)),
+        Field::optional("model", Shape::Object(&MODEL)),
     ],
     grpc_stands_alone,
 );
@@ -87,6 +88,14 @@ static GRPC: Object = Object::with_rule(
         Field::optional("method", Shape::Text(checks::anything)),
     ],
     grpc_match,
+);
+
+static MODEL: Object = Object::with_rule(
+    &[
+        Field::optional("type", Shape::OneOf(&["Exact", "Glob"])),
+        Field::required("value", Shape::Text(checks::model_pattern)),
+    ],
+    model_match,
 );
 
 /// A call's path and HTTP method are given by its service and method; it has no query.

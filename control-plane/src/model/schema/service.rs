@@ -8,6 +8,7 @@ use super::common::{HOSTS, LABELS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
 use super::connection_pool::CONNECTION_POOL;
 use super::egress;
 use super::health::{HEALTH_CHECKS, OUTLIER_DETECTION, check_ports};
+use super::inference::INFERENCE;
 use super::limits::LIMITS;
 use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
@@ -105,4 +106,5 @@ const FIELDS: &[Field] = &[
     Field::optional("limits", Shape::Object(&LIMITS)),
     Field::optional("outlierDetection", Shape::Object(&OUTLIER_DETECTION)),
     Field::optional("healthChecks", Shape::List(&HEALTH_CHECKS)),
+    Field::optional("inference", Shape::Object(&INFERENCE)),
 ];

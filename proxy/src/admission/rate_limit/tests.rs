@@ -34,6 +34,7 @@ fn ask(limits: &RateLimits, caller: &str, tenant: &'static str) -> Result<u32, S
         query: "",
         method: &Method::GET,
         headers: &headers,
+        model: None,
     };
     let caller =
         (!caller.is_empty()).then(|| SpiffeId::new("outrigger.local", "default", caller).unwrap());
@@ -86,6 +87,7 @@ async fn clients_are_told_when_to_come_again() {
         query: "",
         method: &Method::GET,
         headers: &HeaderMap::new(),
+        model: None,
     };
     let Decision::Refused(_, report) = limits.decide(&facts, None) else {
         panic!("let through");

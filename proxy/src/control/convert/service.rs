@@ -10,8 +10,8 @@ use wire::string_match::Kind;
 
 use super::recovery::recovery;
 use super::{
-    BackendSpec, Reason, RuleSpec, ServiceSpec, balancing, connections, health, limits, list,
-    outside, port, protocol, timeout,
+    BackendSpec, Reason, RuleSpec, ServiceSpec, balancing, connections, health, inference, limits,
+    list, outside, port, protocol, timeout,
 };
 use crate::policy::matching::HostMatch;
 use crate::policy::{
@@ -65,6 +65,7 @@ pub(super) fn service(service: &wire::Service, trust_domain: &str) -> Result<Ser
         health_checks: health::checks(&service.health_checks, &ports)?,
         ports,
         limits: limits::of_callers(service.limits.as_ref())?,
+        inference: inference::inference(service.inference.as_ref())?,
         name,
     })
 }
@@ -187,6 +188,11 @@ pub(super) fn one_match(wire: &wire::Match) -> Result<Match, Reason> {
             0 => None,
             number => Some(port("port", number)?),
         },
+        model: wire
+            .model
+            .as_ref()
+            .map(inference::model_match)
+            .transpose()?,
     })
 }
 

@@ -125,6 +125,7 @@ impl Builder {
                     checks: checks(spec, &self.trust_domain),
                 },
                 limits: self.admission.breaker(&spec.name, limits, &self.metrics),
+                inference: spec.inference.clone(),
             }),
         };
         Destination {
@@ -176,6 +177,7 @@ pub(super) fn nowhere(name: &Arc<str>) -> Upstream {
         has_loop: false,
         health: ServiceHealth::default(),
         limits: None,
+        inference: None,
     }
 }
 

@@ -13,7 +13,9 @@ use crate::telemetry::metrics::Metrics;
 fn backend(weight: u32, port: u16) -> Backend {
     let endpoints = Arc::new(EndpointSet::new(Policy::Random, DEFAULT_DECAY, Vec::new()));
     Backend {
+        model_endpoints: Box::default(),
         upstream: Arc::new(Upstream {
+            inference: None,
             names: Box::default(),
             tls: None,
             has_loop: false,
@@ -248,6 +250,7 @@ fn the_first_rule_that_matches_is_taken() {
             query: "",
             method,
             headers: &none,
+            model: None,
         };
         find(&rules, &facts).map(|found| {
             rules
@@ -267,7 +270,8 @@ fn the_first_rule_that_matches_is_taken() {
         path: "*",
         query: "",
         method: &Method::OPTIONS,
-        headers: &none
+        headers: &none,
+        model: None,
     }));
 }
 
@@ -323,6 +327,7 @@ fn query_and_grpc_conditions_are_joined_to_the_others() {
         query,
         method,
         headers: &map,
+        model: None,
     };
     assert!(condition.matches(&facts(&Method::POST, "b=2&a=1")));
     assert!(!condition.matches(&facts(&Method::POST, "b=2")));
@@ -370,7 +375,7 @@ proptest! {
             ..Match::default()
         };
         let map = headers(&request_headers.iter().map(|(name, value)| (*name, value.as_bytes())).collect::<Vec<_>>());
-        let facts = RequestFacts { host, port: request_port, path: request_path, method: &request_method, query: "", headers: &map };
+        let facts = RequestFacts { host, port: request_port, path: request_path, method: &request_method, query: "", headers: &map, model: None };
 
         let host = host.to_lowercase();
         let host_fits = hosts.is_empty() || hosts.iter().any(|pattern| match pattern.strip_prefix("*.") {

@@ -230,7 +230,7 @@ async fn explain_agrees_with_the_data_path() {
             sent += 1;
             let done = send(&caller, sent, &request).await;
             let head = request.clone().into_parts().0;
-            let explanation = explain(delta.clone(), TRUST_DOMAIN, head);
+            let explanation = explain(delta.clone(), TRUST_DOMAIN, head, "");
             assert_eq!(
                 told(&explanation),
                 done,

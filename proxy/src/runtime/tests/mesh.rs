@@ -265,6 +265,7 @@ impl Calls {
             detection: self.detection,
         }];
         let upstream = Arc::new(Upstream {
+            inference: None,
             names: Box::default(),
             tls: None,
             has_loop: false,
@@ -286,6 +287,7 @@ impl Calls {
             route: Arc::from("default/all"),
             matches: Vec::new(),
             backends: vec![Backend {
+                model_endpoints: Box::default(),
                 upstream: Arc::clone(&upstream),
                 port: 80,
                 protocol: self.protocol,
@@ -393,7 +395,9 @@ impl Calls {
         let decay = Duration::from_secs(10);
         let endpoints = Arc::new(EndpointSet::new(self.policy, decay, endpoints));
         Backend {
+            model_endpoints: Box::default(),
             upstream: Arc::new(Upstream {
+                inference: None,
                 names: Box::default(),
                 tls: None,
                 has_loop: false,
@@ -434,6 +438,7 @@ pub(super) fn serving_with(
     snapshot.inbound.insert(
         SNI.into(),
         Arc::new(InboundPort {
+            inference: None,
             gate: None,
             rate_limits: None,
             service: Arc::from("default/chat"),

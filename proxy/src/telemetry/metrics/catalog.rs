@@ -155,6 +155,8 @@ catalog! {
         "Requests that a rate limit was for, by what it decided.");
     RATE_LIMIT_CROWDED = counter("outrigger_rate_limit_crowded_total", &["service", "policy", "limit"],
         "Requests whose key shared what it may with others, because there are more keys than the limit keeps apart.");
+    MODEL_REQUESTS_READ = counter("outrigger_model_requests_read_total", &["result"],
+        "Requests for models, by what came of reading their bodies.");
     BUILD = gauge("outrigger_build_info", &["version"],
         "Always 1; the label is the program's version.");
     CPU = counter("process_cpu_seconds_total", &[],

@@ -32,6 +32,7 @@ pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
     protocols(&mut page, metrics);
     control(&mut page, metrics);
     metrics.admission.write(&mut page);
+    metrics.models.write(&mut page);
     shared_state(&mut page, shared);
     metrics.dns.write(&mut page, &shared.snapshot.load());
     process(&mut page, Process::read());

@@ -11,6 +11,7 @@ mod dns;
 mod exposition;
 mod filters;
 mod histogram;
+mod inference;
 mod process;
 mod protocols;
 mod recovery;
@@ -32,6 +33,7 @@ pub use connection::{OpenConnection, Side, Wire};
 pub use dns::DnsMetrics;
 pub(crate) use exposition::CONTENT_TYPE;
 pub use filters::{FilterAction, FilterMetrics, MirrorCopy, MirrorMetrics, MirrorOutcome};
+pub use inference::{ModelMetrics, Probe};
 pub use protocols::{
     CloseCause, DetectionResult, ProtocolMetrics, ProxyHeaderRefusal, TlsPassthrough,
 };
@@ -69,6 +71,7 @@ pub struct Metrics {
     renewals: [AtomicU64; 2],
     filters: filters::Registry,
     dns: dns::DnsServices,
+    pub(crate) models: ModelMetrics,
 }
 
 #[derive(Debug, Default)]

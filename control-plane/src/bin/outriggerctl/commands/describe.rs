@@ -4,6 +4,7 @@ mod balancing;
 mod connections;
 mod filters;
 mod health;
+mod inference;
 mod kinds;
 pub mod limits;
 mod policy;

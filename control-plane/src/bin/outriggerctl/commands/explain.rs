@@ -22,6 +22,7 @@ pub async fn run(args: &ExplainArgs, global: &Global, io: &mut Io<'_>) -> Result
             .iter()
             .map(|header| parse(header))
             .collect::<Result<_, _>>()?,
+        model: args.model.clone().unwrap_or_default(),
     };
     let session = Session::open(global, io).await?;
     let response = session
@@ -59,6 +60,9 @@ fn text(args: &ExplainArgs, response: &ExplainResponse, color: bool) -> String {
         "Request",
         format!("{} {}", args.method.to_ascii_uppercase(), args.url),
     );
+    if let Some(model) = &args.model {
+        sheet.field("Model", model);
+    }
     sheet.field("From", &args.from);
     sheet.field(
         "Configuration",

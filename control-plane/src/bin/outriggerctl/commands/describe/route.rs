@@ -1,7 +1,8 @@
 //! What there is to say about a route.
 
 use outrigger_control_plane::model::{
-    BackendRef, PathMatchType, ResourceKey, RouteMatch, RouteRule, RouteSpec, ValueMatchType,
+    BackendRef, ModelMatchType, PathMatchType, ResourceKey, RouteMatch, RouteRule, RouteSpec,
+    ValueMatchType,
 };
 
 use super::sheet::Sheet;
@@ -131,6 +132,13 @@ pub fn condition_words(condition: &RouteMatch) -> String {
                 parts.push(format!("gRPC {what} {how} {name}"));
             }
         }
+    }
+    if let Some(model) = &condition.model {
+        let how = match model.match_type() {
+            ModelMatchType::Exact => "is",
+            ModelMatchType::Glob => "like",
+        };
+        parts.push(format!("model {how} {}", model.value));
     }
     if parts.is_empty() {
         "always".to_owned()

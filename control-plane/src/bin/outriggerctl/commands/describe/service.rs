@@ -6,7 +6,7 @@ use outrigger_control_plane::model::{
 
 use super::route::parents;
 use super::sheet::Sheet;
-use super::{Surroundings, balancing, connections, health, limits, policy};
+use super::{Surroundings, balancing, connections, health, inference, limits, policy};
 use crate::commands::get::{endpoint_state, subset, word};
 use crate::output::table::Table;
 
@@ -78,6 +78,9 @@ pub fn service(resource: &Typed, spec: &ServiceSpec, around: &Surroundings, shee
     if !spec.health_checks.is_empty() {
         let checks: Vec<String> = spec.health_checks.iter().map(health::check).collect();
         sheet.field("Health checks", checks.join("\n"));
+    }
+    if let Some(spec) = &spec.inference {
+        sheet.field("Inference", inference::inference(spec));
     }
     endpoints(resource, spec, around, sheet);
     routes(&resource.key(), around, sheet);

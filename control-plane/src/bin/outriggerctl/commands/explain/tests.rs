@@ -9,6 +9,7 @@ use crate::testing::golden;
 
 fn args(url: &str) -> ExplainArgs {
     ExplainArgs {
+        model: None,
         from: "default/web".into(),
         method: "post".into(),
         url: url.into(),

@@ -1,0 +1,51 @@
+//! What sidecars know of requests for models, in words.
+
+use outrigger_control_plane::model::{Inference, Model, UnknownModels};
+
+use crate::commands::get::subset;
+
+/// The lines about `spec.inference` of a service.
+pub fn inference(spec: &Inference) -> String {
+    let mut lines = vec![format!(
+        "requests are understood, bodies up to {} bytes",
+        spec.max_body_bytes()
+    )];
+    lines.extend(spec.models.iter().map(model));
+    if spec.unknown_models() == UnknownModels::Refuse {
+        lines.push("other models: 404".to_owned());
+    }
+    if spec.answer_model_list() {
+        lines.push("GET /v1/models is answered by the caller's sidecar".to_owned());
+    }
+    let streams = &spec.streams;
+    let clocks = [
+        ("firstToken", streams.first_token_timeout),
+        ("tokenIdle", streams.token_idle_timeout),
+        ("keepAlive", streams.keep_alive),
+    ];
+    let clocks: Vec<String> = clocks
+        .into_iter()
+        .filter_map(|(name, after)| Some(format!("{name} {}", after?)))
+        .collect();
+    if !clocks.is_empty() {
+        lines.push(format!("streams: {}", clocks.join(", ")));
+    }
+    if streams.request_usage() {
+        lines.push("streams are asked for their usage".to_owned());
+    }
+    lines.join("\n")
+}
+
+fn model(model: &Model) -> String {
+    let mut line = format!("model {}", model.name);
+    if !model.aliases.is_empty() {
+        line.push_str(&format!(", also {}", model.aliases.join(", ")));
+    }
+    if let Some(name) = &model.served_as {
+        line.push_str(&format!(", sent as {name}"));
+    }
+    if !model.subset.is_empty() {
+        line.push_str(&format!(", on endpoints with {}", subset(&model.subset)));
+    }
+    line
+}

@@ -1,0 +1,103 @@
+//! `Service.spec.inference`: what sidecars know of requests for models.
+
+use serde::{Deserialize, Serialize};
+
+use super::meta::is_default;
+use super::{Duration, Labels};
+
+/// Switches it on for a service; every field may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Inference {
+    /// Bytes of a request's body that are read to understand it. Default [`Inference::MAX_BODY_BYTES`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body_bytes: Option<u64>,
+    /// The models that it serves. Empty: whatever is asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<Model>,
+    /// What becomes of requests for models that are not listed. Default pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_models: Option<UnknownModels>,
+    /// The caller's sidecar answers `GET /v1/models` itself. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_model_list: Option<bool>,
+    /// For metrics, `gen_ai.provider.name`: `vllm`, `openai` and so on. Unset: left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    /// What is done with streamed tokens, besides observing them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub streams: TokenStreams,
+}
+
+impl Inference {
+    /// Default of `maxBodyBytes`.
+    pub const MAX_BODY_BYTES: u64 = 1 << 20;
+
+    /// The value in effect.
+    pub fn max_body_bytes(&self) -> u64 {
+        self.max_body_bytes.unwrap_or(Self::MAX_BODY_BYTES)
+    }
+
+    /// The value in effect.
+    pub fn unknown_models(&self) -> UnknownModels {
+        self.unknown_models.unwrap_or_default()
+    }
+
+    /// The value in effect.
+    pub fn answer_model_list(&self) -> bool {
+        self.answer_model_list.unwrap_or(false)
+    }
+}
+
+/// A model, and where it is served.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Model {
+    /// As requests name it. Unique in the service.
+    pub name: String,
+    /// Further names in requests. A `*` stands for any characters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// What the model server calls it. Unset: `name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_as: Option<String>,
+    /// Only endpoints that carry all of these labels. Empty: all.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub subset: Labels,
+}
+
+/// What becomes of requests for models that are not listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnknownModels {
+    /// They are passed on as they are.
+    #[default]
+    Pass,
+    /// 404, in the shape of the API.
+    Refuse,
+}
+
+/// What the caller's sidecar does with streamed tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenStreams {
+    /// From the request's head to the first token, over all tries. Unset: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_timeout: Option<Duration>,
+    /// Between two tokens. Unset: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_idle_timeout: Option<Duration>,
+    /// While nothing comes, a comment is sent to the client as often as this. Unset: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<Duration>,
+    /// Streams are asked for their usage, which clients that did not ask for it do not see. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_usage: Option<bool>,
+}
+
+impl TokenStreams {
+    /// The value in effect.
+    pub fn request_usage(self) -> bool {
+        self.request_usage.unwrap_or(false)
+    }
+}

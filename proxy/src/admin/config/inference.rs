@@ -1,0 +1,30 @@
+//! What is known of models.
+
+use serde_json::{Value, json};
+
+use super::millis;
+use crate::policy::{Inference, Model};
+
+pub(super) fn describe(inference: &Inference) -> Value {
+    let streams = &inference.streams;
+    json!({
+        "max_body_bytes": inference.max_body_bytes,
+        "models": inference.models.iter().map(model).collect::<Vec<_>>(),
+        "unknown_models": if inference.refuse_unknown { "refuse" } else { "pass" },
+        "answer_model_list": inference.answer_model_list,
+        "provider": &*inference.provider,
+        "first_token_timeout_ms": streams.first_token.map(millis),
+        "token_idle_timeout_ms": streams.token_idle.map(millis),
+        "keep_alive_ms": streams.keep_alive.map(millis),
+        "request_usage": streams.request_usage,
+    })
+}
+
+fn model(model: &Model) -> Value {
+    json!({
+        "name": &*model.name,
+        "aliases": model.aliases.iter().map(|alias| alias.value()).collect::<Vec<_>>(),
+        "served_as": model.server_name(),
+        "subset": model.subset,
+    })
+}

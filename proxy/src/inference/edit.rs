@@ -1,0 +1,111 @@
+//! The few bytes of a body that are replaced where a policy asks for it: the model's name, and the wish for usage. Everything
+//! else stays as the client wrote it.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::api::Api;
+use super::request::ModelRequest;
+use crate::policy::Inference;
+
+/// Replacements in a body, in the order of their places; none overlaps another.
+#[derive(Debug, Default)]
+pub struct Edits {
+    list: Vec<(Range<usize>, Bytes)>,
+}
+
+impl ModelRequest {
+    /// What is replaced for a service. `None`: nothing.
+    pub fn edits(&self, inference: &Inference) -> Option<Edits> {
+        let mut list = Vec::new();
+        if let Some(span) = &self.spans.model
+            && let Some(name) = self.name()
+            && let Some(model) = inference.find(name).map(|index| &inference.models[index])
+            && model.server_name() != name
+        {
+            list.push((span.clone(), escaped(model.server_name())));
+        }
+        if inference.streams.request_usage {
+            list.extend(self.usage_edit());
+        }
+        list.sort_by_key(|(at, _)| at.start);
+        (!list.is_empty()).then_some(Edits { list })
+    }
+
+    /// Whether usage is asked for that the client did not ask for.
+    pub fn adds_usage(&self, inference: &Inference) -> bool {
+        inference.streams.request_usage && self.usage_edit().is_some()
+    }
+
+    fn usage_edit(&self) -> Option<(Range<usize>, Bytes)> {
+        const MEMBER: &str = "\"include_usage\":true";
+        let can = matches!(self.api, Api::Chat | Api::Completions);
+        if self.spans.options_unclear
+            || !can
+            || !self.stream
+            || self.wants_usage
+            || self.body.is_empty()
+        {
+            return None;
+        }
+        let comma = |has_members: bool| if has_members { "," } else { "" };
+        Some(match &self.spans.options {
+            None => {
+                let open = self.spans.open;
+                let rest = comma(self.spans.has_members);
+                let text = format!("\"stream_options\":{{{MEMBER}}}{rest}");
+                (open..open, text.into())
+            }
+            Some(options) if !options.is_object => {
+                let text = format!("{{{MEMBER}}}");
+                (options.value.clone(), text.into())
+            }
+            Some(options) => match &options.include_usage {
+                Some(value) => (value.clone(), Bytes::from_static(b"true")),
+                None => {
+                    let open = options.value.start + 1;
+                    let text = format!("{MEMBER}{}", comma(options.has_members));
+                    (open..open, text.into())
+                }
+            },
+        })
+    }
+
+    /// The body with the edits.
+    pub fn edited(&self, edits: &Edits) -> Vec<Bytes> {
+        edits.apply(&self.body)
+    }
+}
+
+impl Edits {
+    /// The pieces of the new body. What stays is not copied.
+    pub(super) fn apply(&self, body: &Bytes) -> Vec<Bytes> {
+        let mut pieces = Vec::with_capacity(2 * self.list.len() + 1);
+        let mut from = 0;
+        for (at, with) in &self.list {
+            pieces.push(body.slice(from..at.start));
+            pieces.push(with.clone());
+            from = at.end;
+        }
+        pieces.push(body.slice(from..));
+        pieces.retain(|piece| !piece.is_empty());
+        pieces
+    }
+
+    /// Bytes that the body is longer by.
+    pub fn growth(&self) -> i64 {
+        let growth = |(at, with): &(Range<usize>, Bytes)| with.len() as i64 - at.len() as i64;
+        self.list.iter().map(growth).sum()
+    }
+}
+
+/// As it stands between quotes.
+fn escaped(text: &str) -> Bytes {
+    let quoted = serde_json::Value::from(text).to_string();
+    let inner = quoted.len() - 1;
+    Bytes::from(quoted).slice(1..inner)
+}
+
+#[cfg(test)]
+mod tests;

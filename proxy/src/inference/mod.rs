@@ -1,0 +1,24 @@
+//! What sidecars know of models: which one a request is for and what it asks, and the tokens of the answer.
+//!
+//! [`understand`] reads a request once, where its service has inference on (`Service.spec.inference`), and leaves a
+//! [`ModelRequest`] with it (`Arrived::model`): routing, balancing, limits and metrics go by that. The body is forwarded byte
+//! for byte; only where a policy asks for another name of the model, or for usage, are a few bytes of it replaced ([`edit`]).
+
+mod api;
+pub mod edit;
+mod form;
+mod grpc;
+mod json;
+mod prefix;
+mod probe;
+mod prompt;
+mod request;
+mod understand;
+
+pub use api::Api;
+pub use prefix::Prefixes;
+pub use request::{ModelRequest, Unread};
+pub(crate) use understand::understand;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use probe::fuzz;

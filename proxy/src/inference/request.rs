@@ -1,0 +1,112 @@
+//! What is known of a request for a model.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::api::Api;
+use super::prefix::Prefixes;
+
+/// A request for a model, as far as it was understood. What is `None` is not known: nothing is guessed.
+#[derive(Debug)]
+pub struct ModelRequest {
+    pub api: Api,
+    /// As the request names it.
+    pub name: Option<Box<str>>,
+    /// It asks for a stream.
+    pub stream: bool,
+    /// Tokens that it wants at most.
+    pub max_tokens: Option<u32>,
+    /// An estimate of the prompt's tokens, see [`prompt`](super::prompt).
+    pub prompt_tokens: Option<u32>,
+    /// Answers that it wants (`n`).
+    pub choices: u32,
+    /// Who it says it is for: `user`, `safety_identifier`, or `metadata.user_id`. A client's word, no proof.
+    pub tenant: Option<Box<str>>,
+    /// It asks for usage at the end of the stream.
+    pub wants_usage: bool,
+    /// Why the body was not read.
+    pub unread: Option<Unread>,
+    pub(super) body: Bytes,
+    pub(super) spans: Spans,
+}
+
+/// Places in the body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Spans {
+    /// Of the model's name, between its quotes.
+    pub(super) model: Option<Range<usize>>,
+    /// After the brace that opens the object.
+    pub(super) open: usize,
+    /// The object has other members.
+    pub(super) has_members: bool,
+    pub(super) options: Option<OptionsSpan>,
+    /// `stream_options` stands there in another case: who reads it may or may not take it for that.
+    pub(super) options_unclear: bool,
+    /// What the prompt consists of, in the order in which a model reads it.
+    pub(super) prompt: [Option<Range<usize>>; 3],
+}
+
+/// `stream_options`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OptionsSpan {
+    /// The whole value.
+    pub(super) value: Range<usize>,
+    /// It is an object with members.
+    pub(super) has_members: bool,
+    /// It is an object.
+    pub(super) is_object: bool,
+    /// The value of `include_usage`.
+    pub(super) include_usage: Option<Range<usize>>,
+}
+
+/// Why the body of a request was not read: path and headers are all that is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Unread {
+    /// It is longer than what is read.
+    TooLarge,
+    /// It has a content coding.
+    Compressed,
+    /// It is of another kind.
+    OtherType,
+    /// It is not what it says it is.
+    Malformed,
+    /// It is nested too deep.
+    TooDeep,
+}
+
+impl ModelRequest {
+    pub(super) fn new(api: Api) -> ModelRequest {
+        ModelRequest {
+            api,
+            name: None,
+            stream: false,
+            max_tokens: None,
+            prompt_tokens: None,
+            choices: 1,
+            tenant: None,
+            wants_usage: false,
+            unread: None,
+            body: Bytes::new(),
+            spans: Spans::default(),
+        }
+    }
+
+    /// The model, as the request names it.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Hashes of the prompt's beginning, one for each block of so many bytes: equal hashes mean equal beginnings for the same
+    /// model. Costs what it takes to read the prompt, each time.
+    pub fn prefixes(&self, block: usize) -> Prefixes<'_> {
+        let piece = |range: &Option<Range<usize>>| {
+            let range = range.clone()?;
+            self.body.get(range)
+        };
+        let [first, second, third] = &self.spans.prompt;
+        let pieces = [piece(first), piece(second), piece(third)].map(Option::unwrap_or_default);
+        Prefixes::new(self.name().unwrap_or_default(), pieces, block)
+    }
+}
