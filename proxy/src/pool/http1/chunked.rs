@@ -10,6 +10,9 @@ const MAX_EXTENSIONS: usize = 16 * 1024;
 /// Most bytes of trailers.
 const MAX_TRAILERS: usize = 16 * 1024;
 
+/// Most digits of a chunk's size: 64 bits have no more, and zeros before them could go on for ever.
+const MAX_DIGITS: u8 = 16;
+
 /// Where in a chunked body the next byte belongs.
 #[derive(Debug)]
 pub(super) struct Chunked {
@@ -20,8 +23,8 @@ pub(super) struct Chunked {
 
 #[derive(Clone, Copy, Debug)]
 enum State {
-    /// In a chunk's size. The flag: it has a digit.
-    Size(u64, bool),
+    /// In a chunk's size, after so many digits.
+    Size(u64, u8),
     /// After the size, where there may be blanks.
     Padding(u64),
     Extension(u64),
@@ -50,7 +53,7 @@ pub(super) enum Piece<'a> {
 impl Chunked {
     pub(super) fn new() -> Chunked {
         Chunked {
-            state: State::Size(0, false),
+            state: State::Size(0, 0),
             extensions: 0,
             trailers: Vec::new(),
         }
@@ -91,17 +94,19 @@ impl Chunked {
     /// One byte outside of data.
     fn step(&mut self, state: State, byte: u8) -> Result<State, Malformed> {
         Ok(match (state, byte) {
-            (State::Size(size, _), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
+            (State::Size(size, digits), b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
                 let digit = char::from(byte).to_digit(16).map_or(0, u64::from);
-                let size = size.checked_mul(16).ok_or(Malformed::ChunkSize)?;
-                State::Size(size | digit, true)
+                if digits == MAX_DIGITS {
+                    return Err(Malformed::ChunkSize);
+                }
+                State::Size(size << 4 | digit, digits + 1)
             }
-            (State::Size(size, true) | State::Padding(size), b' ' | b'\t') => {
+            (State::Size(size, 1..) | State::Padding(size), b' ' | b'\t') => {
                 self.count_extension()?;
                 State::Padding(size)
             }
-            (State::Size(size, true) | State::Padding(size), b';') => State::Extension(size),
-            (State::Size(size, true) | State::Padding(size) | State::Extension(size), b'\r') => {
+            (State::Size(size, 1..) | State::Padding(size), b';') => State::Extension(size),
+            (State::Size(size, 1..) | State::Padding(size) | State::Extension(size), b'\r') => {
                 State::SizeEnd(size)
             }
             // A line feed alone ends the line for some, and not for others: that is how messages are smuggled.
@@ -112,7 +117,7 @@ impl Chunked {
             (State::SizeEnd(0), b'\n') => State::Trailers,
             (State::SizeEnd(size), b'\n') => State::Data(size),
             (State::DataCr, b'\r') => State::DataLf,
-            (State::DataLf, b'\n') => State::Size(0, false),
+            (State::DataLf, b'\n') => State::Size(0, 0),
             (State::Trailers, _) => self.trailer(byte)?,
             _ => return Err(Malformed::Chunk),
         })

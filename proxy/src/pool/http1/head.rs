@@ -17,6 +17,10 @@ pub(super) const MAX_HEAD: usize = 128 * 1024;
 /// Most headers of a head, and most trailers.
 const MAX_HEADERS: usize = 100;
 
+/// Most interim responses before a response. A server that says "102 Processing" each second is alive for a quarter of an hour;
+/// one that says nothing else keeps us busy.
+const MAX_INTERIM: u32 = 1000;
+
 /// Why an answer is not one of HTTP/1.1's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Malformed {
@@ -32,6 +36,8 @@ pub(crate) enum Malformed {
     ChunkSize,
     #[error("chunks that are none")]
     Chunk,
+    #[error("interim responses without an end")]
+    Interim,
     #[error("a change of protocol that nobody asked for")]
     Upgrade,
 }
@@ -79,12 +85,14 @@ impl Head {
 pub(super) struct HeadReader {
     /// What came before the rest of it.
     partial: Vec<u8>,
+    begun: bool,
+    interim: u32,
 }
 
 impl HeadReader {
-    /// Whether a part of a head has come.
+    /// Whether anything has come, interim responses among it.
     pub(super) fn has_begun(&self) -> bool {
-        !self.partial.is_empty()
+        self.begun
     }
 
     /// The next head of `input`, which shrinks by what was read. `None`: there is more to come.
@@ -93,6 +101,18 @@ impl HeadReader {
         input: &mut &[u8],
         asked: Asked,
     ) -> Result<Option<Head>, Malformed> {
+        let head = self.read(input, asked)?;
+        if head.as_ref().is_some_and(Head::is_interim) {
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                return Err(Malformed::Interim);
+            }
+        }
+        Ok(head)
+    }
+
+    fn read(&mut self, input: &mut &[u8], asked: Asked) -> Result<Option<Head>, Malformed> {
+        self.begun |= !input.is_empty();
         if self.partial.is_empty() {
             if let Some(end) = find_end(input, 0) {
                 let (text, rest) = input.split_at(end);
@@ -227,14 +247,16 @@ fn framing(parts: &mut Parts, asked: Asked) -> Result<Framing, Malformed> {
             Err(Malformed::Upgrade)
         };
     }
-    let empty = asked.head_only
-        || status.is_informational()
-        || status == StatusCode::NO_CONTENT
-        || status == StatusCode::NOT_MODIFIED;
-    if empty {
+    if status.is_informational() || status == StatusCode::NO_CONTENT {
+        // They have no body whatever they say, and are not to say it (RFC 9110, section 8.6): the next reader may believe it.
+        parts.headers.remove(header::CONTENT_LENGTH);
+        parts.headers.remove(header::TRANSFER_ENCODING);
         return Ok(Framing::Empty);
     }
     let length = content_length(&mut parts.headers)?;
+    if asked.head_only || status == StatusCode::NOT_MODIFIED {
+        return Ok(Framing::Empty);
+    }
     let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), length) {
         (None, None) => Ok(Framing::Close),

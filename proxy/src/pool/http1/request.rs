@@ -83,6 +83,8 @@ impl Outgoing {
             // The same as what the head says: a body that is sent is as long as it says.
             (Framing::Length(length), _) => encode_length(*length, &mut buffer),
             (Framing::Empty, Some(_)) => encode_length(0, &mut buffer),
+            // Servers ask for a length where the method has a body (RFC 9110, section 8.6).
+            (Framing::Empty, None) if has_body(&head.method) => encode_length(0, &mut buffer),
             (Framing::Empty, None) => {}
         }
         buffer.extend_from_slice(b"\r\n");
@@ -218,6 +220,11 @@ impl Outgoing {
         }
         Ok(())
     }
+}
+
+/// Whether requests of a method usually have a body.
+fn has_body(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
 fn encode_headers(headers: &HeaderMap, buffer: &mut Vec<u8>) {

@@ -133,7 +133,12 @@ async fn a_connection_that_breaks_when_it_is_used_again_is_stale() {
 #[tokio::test]
 async fn a_broken_answer_says_something_about_the_server() {
     local(async {
-        for answer in ["HTTP/1.1 200 OK\r\ncontent-le", "SSH-2.0-OpenSSH\r\n\r\n"] {
+        for answer in [
+            "HTTP/1.1 200 OK\r\ncontent-le",
+            "SSH-2.0-OpenSSH\r\n\r\n",
+            // It had begun.
+            "HTTP/1.1 103 Early Hints\r\n\r\n",
+        ] {
             let (address, _) = server(move |mut stream, number| async move {
                 while head(&mut stream).await.is_some() {
                     if number == 1 {

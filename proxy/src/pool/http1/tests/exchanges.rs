@@ -50,6 +50,12 @@ async fn requests_as_they_are_sent() {
                 Bytes::new(),
                 "POST /x?y HTTP/1.1\r\ncontent-length: 0\r\n\r\n".to_owned(),
             ),
+            (
+                "POST",
+                &[],
+                Bytes::new(),
+                "POST /x?y HTTP/1.1\r\ncontent-length: 0\r\n\r\n".to_owned(),
+            ),
             // Whatever the head claims: nothing is nothing.
             (
                 "POST",

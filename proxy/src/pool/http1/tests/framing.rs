@@ -264,6 +264,7 @@ fn chunks_that_are_refused() {
         ("1\r\nab\r\n", Malformed::Chunk),
         ("1\r\na\n0\r\n\r\n", Malformed::Chunk),
         ("10000000000000000\r\n", Malformed::ChunkSize),
+        ("00000000000000001\r\na\r\n", Malformed::ChunkSize),
         ("0\r\nx: y\n\r\n", Malformed::Chunk),
         ("0\r\nno colon\r\n\r\n", Malformed::Head),
     ] {
@@ -306,6 +307,38 @@ fn nothing_grows_without_a_bound() {
     }
     let hundred = format!("HTTP/1.1 204 OK\r\n{}\r\n", "x: y\r\n".repeat(100));
     assert_eq!(whole(&hundred).unwrap().headers.len(), 100);
+}
+
+#[test]
+fn a_head_without_a_body_says_no_length_that_is_none() {
+    let head_only = Asked {
+        head_only: true,
+        ..Asked::default()
+    };
+    for status in ["204 No Content", "103 Early Hints"] {
+        let text =
+            format!("HTTP/1.1 {status}\r\ncontent-length: 9\r\ntransfer-encoding: x\r\n\r\n");
+        let mut reader = HeadReader::default();
+        let head = reader.next(&mut text.as_bytes(), Asked::default());
+        let head = head.unwrap().unwrap();
+        assert_eq!(head.framing, Framing::Empty);
+        assert!(head.parts.headers.is_empty(), "{status}");
+    }
+    for (status, asked) in [
+        ("304 Not Modified", Asked::default()),
+        ("200 OK", head_only),
+    ] {
+        let text = format!("HTTP/1.1 {status}\r\ncontent-length: 3, 4\r\n\r\n");
+        assert_eq!(read([text.as_bytes()], asked), Err(Malformed::Length));
+    }
+}
+
+#[test]
+fn interim_responses_come_to_an_end() {
+    let interim = "HTTP/1.1 102 Processing\r\n\r\n";
+    let text = interim.repeat(1000) + "HTTP/1.1 204 No Content\r\n\r\n";
+    assert_eq!(whole(&text).unwrap().status, Some(204));
+    assert_eq!(whole(&interim.repeat(1001)), Err(Malformed::Interim));
 }
 
 #[test]
