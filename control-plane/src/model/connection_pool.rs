@@ -21,7 +21,7 @@ pub struct ConnectionPool {
     /// Requests on a connection, after which it takes no more. Default: any number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_requests_per_connection: Option<u64>,
-    /// HTTP/2 connections to each endpoint that are open before they are needed. Default 0.
+    /// Connections to each endpoint that are open before they are needed. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pre_warm: Option<u32>,
 }

@@ -407,7 +407,7 @@ pub struct ConnectionPool {
     /// Requests on a connection, after which it takes no more. 0: any number.
     #[prost(uint64, tag = "8")]
     pub max_requests: u64,
-    /// HTTP/2 connections that are open before they are needed. 0: none.
+    /// Connections that are open before they are needed. 0: none.
     #[prost(uint32, tag = "9")]
     pub pre_warm: u32,
 }

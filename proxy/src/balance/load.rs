@@ -134,6 +134,11 @@ impl Load {
             .store(most.unwrap_or(u32::MAX), Relaxed);
     }
 
+    /// Whether there are as many connections as there may be.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.connections() >= self.most_connections.load(Relaxed)
+    }
+
     /// Counts a connection until the guard is dropped. `None`: there are as many as there may be.
     pub(crate) fn connect(&self) -> Option<Connecting> {
         // As for requests: never above the limit.

@@ -20,7 +20,7 @@ pub struct ConnectionPool {
     pub max_age: Option<Duration>,
     /// Requests on a connection, after which it takes no more. `None`: any number.
     pub max_requests: Option<u64>,
-    /// HTTP/2 connections that are open before they are needed, and stay open.
+    /// Connections that are open before they are needed, and stay open.
     pub pre_warm: usize,
 }
 

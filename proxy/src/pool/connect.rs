@@ -68,6 +68,18 @@ pub(crate) async fn connect(
         Alpn::Http2 => None,
         Alpn::Http1 | Alpn::Tcp => target.wait()?,
     };
+    if target.has_no_room() {
+        worker.pool.close_one_idle(&target);
+    }
+    connect_ahead(worker, target, alpn).await
+}
+
+/// As [`connect`], for no request: nothing makes room for it.
+pub(super) async fn connect_ahead(
+    worker: &Worker,
+    target: Target<'_>,
+    alpn: Alpn,
+) -> Result<Connected, Failure> {
     let held = target.hold_connection()?;
     let mut connected = dial(&worker.shared, target, alpn).await?;
     if let Some(held) = held {

@@ -13,17 +13,21 @@ mod request;
 mod response;
 mod socket;
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use http::{Request, Response};
 use tokio::time::Instant;
 
-use super::{Alpn, Failure, Path, Place, connect};
+use super::connect::{Connected, connect_ahead};
+use super::{Alpn, Failure, Path, Place, Target, connect};
 use crate::error::Reason;
 use crate::http::body::Source;
 use crate::http::replay::RequestBody;
 use crate::listener::{Stream, jittered};
 use crate::policy::ConnectionPool;
+use crate::runtime::Worker;
+use crate::telemetry::Direction;
 use crate::telemetry::metrics::{CloseCause, PooledConnection, Wire};
 
 use body::End;
@@ -31,7 +35,7 @@ use exchange::{Answer, ExchangeError, exchange};
 use head::Framing;
 use request::Outgoing;
 use response::{Connection, Sending};
-use socket::Socket;
+use socket::{Counted, Socket};
 
 pub(crate) use response::{Http1Response, ResponseError};
 
@@ -39,6 +43,12 @@ pub(crate) use response::{Http1Response, ResponseError};
 #[derive(Debug, Default)]
 pub(super) struct Idle {
     connections: Vec<IdleConnection>,
+    /// Connections of the place, those in use among them.
+    open: Rc<Cell<usize>>,
+    /// One is being opened ahead of need.
+    warming: bool,
+    /// Attempts to do so that failed, one after the other.
+    failures: u32,
 }
 
 #[derive(Debug)]
@@ -96,6 +106,25 @@ impl Idle {
         }
     }
 
+    /// Closes the connection that was idle for the longest time. `false`: there is none.
+    pub(super) fn close_oldest(&mut self) -> bool {
+        if self.connections.is_empty() {
+            return false;
+        }
+        self.connections.remove(0).socket.ends(CloseCause::Idle);
+        true
+    }
+
+    /// Whether a connection is to be opened ahead of need.
+    pub(super) fn wants_warming(&self, pool: &ConnectionPool) -> bool {
+        !self.warming && self.open.get() < pool.pre_warm.min(pool.http1_max_idle)
+    }
+
+    /// Attempts to open one ahead of need that failed, one after the other.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.connections.is_empty()
     }
@@ -139,7 +168,7 @@ pub(crate) async fn send(
         }
         let socket = match pooled {
             Some(socket) => socket,
-            None => Box::pin(open(path)).await?,
+            None => Box::pin(open(path, &place)).await?,
         };
         socket.carry();
         let error = match exchange(&socket, &mut outgoing, path.interim).await {
@@ -158,6 +187,10 @@ pub(crate) async fn send(
                 continue;
             }
         }
+        if !is_reused && matches!(error, ExchangeError::Closed) && !outgoing.has_begun() {
+            // It was closed as soon as it was there.
+            return Err(Failure::before(Reason::ConnectFailed));
+        }
         return Err(failure(&error, &outgoing, is_stale));
     }
 }
@@ -167,13 +200,18 @@ pub(crate) async fn send_for_upgrade(
     path: Path<'_>,
     request: impl FnOnce() -> Request<RequestBody>,
 ) -> Result<Response<Source>, Failure> {
-    let socket = open(path).await?;
+    let place = path.worker.pool.place(path.target);
+    let socket = open(path, &place).await?;
     let mut outgoing = Outgoing::new(request(), true);
     match exchange(&socket, &mut outgoing, None).await {
         Ok(answer) if answer.head.framing == Framing::Upgrade => {
             let Answer { head, beyond, .. } = answer;
             let Some((mut stream, open)) = socket.into_stream() else {
-                return Err(Failure::before(Reason::UpstreamReset));
+                return Err(Failure {
+                    reason: Reason::UpstreamReset,
+                    unprocessed: false,
+                    stale: false,
+                });
             };
             stream.unread(beyond);
             let upgraded = Upgraded {
@@ -239,15 +277,65 @@ fn into_response(
 }
 
 /// A new connection.
-async fn open(path: Path<'_>) -> Result<Socket, Failure> {
+async fn open(path: Path<'_>, place: &Place) -> Result<Socket, Failure> {
     let connected = connect(path.worker, *path.target, Alpn::Http1).await?;
+    Ok(socket(path, place, connected))
+}
+
+fn socket(path: Path<'_>, place: &Place, connected: Connected) -> Socket {
     let metrics = &path.worker.shared.metrics;
     let open = PooledConnection::open(metrics, path.direction, Wire::Http1);
     let retire_at = path.target.pool.max_age.and_then(|max| {
         let age = jittered(max, &mut *path.worker.rng.borrow_mut());
         Instant::now().checked_add(age)
     });
-    Ok(Socket::new(connected.stream, retire_at, open))
+    let counted = Counted::new(&place.http1.borrow().open);
+    Socket::new(connected.stream, retire_at, open, counted)
+}
+
+/// Opens a connection ahead of need. It waits among the idle ones, and is closed with them.
+pub(super) fn warm(worker: &Rc<Worker>, target: &Target<'_>, place: &Rc<Place>) {
+    let warming = Warming::begin(place);
+    let worker = Rc::clone(worker);
+    let target = target.detach();
+    tokio::task::spawn_local(async move {
+        let target = target.as_target();
+        let Ok(connected) = Box::pin(connect_ahead(&worker, target, Alpn::Http1)).await else {
+            return;
+        };
+        let path = Path {
+            worker: &worker,
+            direction: Direction::Outbound,
+            target: &target,
+            interim: None,
+        };
+        let place = &warming.0;
+        let socket = socket(path, place, connected);
+        let mut idle = place.http1.borrow_mut();
+        idle.failures = 0;
+        if !place.closed.get() {
+            idle.put(socket, target.pool);
+        }
+    });
+}
+
+/// An attempt to open a connection ahead of need. Whatever becomes of it, the next one is possible.
+struct Warming(Rc<Place>);
+
+impl Warming {
+    fn begin(place: &Rc<Place>) -> Warming {
+        let mut idle = place.http1.borrow_mut();
+        idle.warming = true;
+        // Until it has not failed.
+        idle.failures = idle.failures.saturating_add(1);
+        Warming(Rc::clone(place))
+    }
+}
+
+impl Drop for Warming {
+    fn drop(&mut self) {
+        self.0.http1.borrow_mut().warming = false;
+    }
 }
 
 #[cfg(test)]

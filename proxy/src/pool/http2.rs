@@ -359,6 +359,8 @@ async fn acquire(path: Path<'_>, place: &Rc<Place>, turn: u64) -> Result<Rc<Http
         let failure = match made {
             // Or others would be made for as long as the peer accepts them and closes them again.
             Ok(Ok(connection)) if connection.closed.get() => connection.why_closed(),
+            // It is nobody else's, and the next one would not be kept either.
+            Ok(Ok(connection)) if place.closed.get() => return Ok(connection),
             Ok(Ok(_)) => continue,
             Ok(Err(failure)) => failure,
             Err(_) => Failure::before(Reason::ConnectFailed),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Place, Target, http2};
+use super::{Place, Target, http1, http2};
 use crate::policy::{Backend, Protocol};
 use crate::runtime::Worker;
 
@@ -27,28 +27,38 @@ fn warm_backend(worker: &Rc<Worker>, backend: &Backend) {
     if !backend.protocol.has_requests() {
         return;
     }
-    let plaintext_too = matches!(backend.protocol, Protocol::Http2 | Protocol::Grpc);
+    let protocol = backend.protocol;
     for endpoint in backend.endpoints.endpoints() {
-        if !(endpoint.mtls || plaintext_too) || worker.is_own_outbound(endpoint.address) {
+        if worker.is_own_outbound(endpoint.address) {
             continue;
         }
         let target = Target::endpoint(endpoint, backend);
         let place = worker.pool.place(&target);
-        if place.http2.borrow().wants_warming(target.pool) && place.may_warm() {
-            http2::warm(worker, &target, &place);
+        if endpoint.mtls || matches!(protocol, Protocol::Http2 | Protocol::Grpc) {
+            let wanted = place.http2.borrow().wants_warming(target.pool);
+            let failures = place.http2.borrow().failures();
+            if wanted && place.may_warm(&target, failures) {
+                http2::warm(worker, &target, &place);
+            }
+        } else if protocol == Protocol::Http {
+            // Of other protocols it is not known what the server speaks.
+            let wanted = place.http1.borrow().wants_warming(target.pool);
+            let failures = place.http1.borrow().failures();
+            if wanted && place.may_warm(&target, failures) {
+                http1::warm(worker, &target, &place);
+            }
         }
     }
 }
 
 impl Place {
-    /// Not so soon after attempts that failed: 1 s, 2 s, 4 s and so on.
-    fn may_warm(&self) -> bool {
+    /// Not where limits leave no place, and not so soon after attempts that failed: 1 s, 2 s, 4 s and so on.
+    fn may_warm(&self, target: &Target<'_>, failures: u32) -> bool {
         let now = Instant::now();
-        if self.warm_after.get().is_some_and(|after| now < after) {
+        if target.has_no_room() || self.warm_after.get().is_some_and(|after| now < after) {
             return false;
         }
-        let failures = self.http2.borrow().failures().min(6);
-        let pause = Duration::from_secs(1 << failures).min(LONGEST_PAUSE);
+        let pause = Duration::from_secs(1 << failures.min(6)).min(LONGEST_PAUSE);
         self.warm_after.set(Some(now + pause));
         true
     }

@@ -34,6 +34,24 @@ struct Inner {
     /// `None`: it may become as old as it likes.
     retire_at: Option<Instant>,
     open: PooledConnection,
+    _counted: Counted,
+}
+
+/// A connection among those of its place, as long as it is open.
+#[derive(Debug)]
+pub(super) struct Counted(Rc<Cell<usize>>);
+
+impl Counted {
+    pub(super) fn new(open: &Rc<Cell<usize>>) -> Counted {
+        open.set(open.get() + 1);
+        Counted(Rc::clone(open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
 impl Socket {
@@ -42,12 +60,14 @@ impl Socket {
         stream: Stream,
         retire_at: Option<Instant>,
         open: PooledConnection,
+        counted: Counted,
     ) -> Socket {
         Socket(Rc::new(Inner {
             stream: RefCell::new(stream),
             carried: Cell::new(0),
             retire_at,
             open,
+            _counted: counted,
         }))
     }
 

@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::address::Address;
+use crate::admission::Breaker;
 use crate::balance::{Endpoint, EndpointSet, Load, Policy};
 use crate::config::LogFormat;
 use crate::control::lookup::Lookups;
@@ -24,9 +25,9 @@ use crate::drain::Drain;
 use crate::policy::filters::Filter;
 use crate::policy::health::{Check, HealthCheck, ServiceHealth};
 use crate::policy::{
-    AccessLogMode, Backend, Causes, ConnectionPool, Detection, Fallback, FallbackTo, Filters,
-    Hedge, HostEntry, InboundPort, Protocol, Recovery, Retry, Rule, Service, ServicePort, Snapshot,
-    StaticResponse, TcpLimits, Timeouts, Upstream,
+    AccessLogMode, Backend, CallerLimits, Causes, ConnectionPool, Detection, Fallback, FallbackTo,
+    Filters, Hedge, HostEntry, InboundPort, Protocol, Recovery, Retry, Rule, Service, ServicePort,
+    Snapshot, StaticResponse, TcpLimits, Timeouts, Upstream,
 };
 use crate::resilience::health::Health;
 use crate::resilience::outlier::{self, Outliers};
@@ -183,6 +184,7 @@ pub(super) struct Calls {
     pub(super) filters: Vec<Filter>,
     pub(super) outliers: Option<outlier::Policy>,
     pub(super) checks: Vec<HealthCheck>,
+    pub(super) limits: Option<CallerLimits>,
 }
 
 /// Where a fallback leads.
@@ -212,6 +214,7 @@ impl Default for Calls {
             filters: Vec::new(),
             outliers: None,
             checks: Vec::new(),
+            limits: None,
         }
     }
 }
@@ -249,6 +252,21 @@ pub(crate) fn endpoint(address: SocketAddr, mtls: bool) -> Arc<Endpoint> {
 }
 
 impl Calls {
+    fn breaker(&self, endpoints: &EndpointSet) -> Option<Arc<Breaker>> {
+        let limits = self.limits.clone()?;
+        for endpoint in endpoints.endpoints() {
+            endpoint
+                .load
+                .set_most_connections(limits.endpoint_connections);
+        }
+        Some(Arc::new(Breaker {
+            limits,
+            usage: Arc::default(),
+            throttle: None,
+            refusals: Arc::default(),
+        }))
+    }
+
     /// The snapshot of a sidecar that calls `default/chat` at these endpoints.
     pub(super) fn snapshot(&self, metrics: &Metrics, endpoints: Vec<Arc<Endpoint>>) -> Snapshot {
         let name: Arc<str> = Arc::from("default/chat");
@@ -269,7 +287,7 @@ impl Calls {
             names: Box::default(),
             tls: None,
             has_loop: false,
-            limits: None,
+            limits: self.breaker(&endpoints),
             service: Arc::clone(&name),
             ports: ports.clone(),
             identities: self

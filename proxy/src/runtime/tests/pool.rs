@@ -249,6 +249,45 @@ async fn connections_are_open_before_they_are_needed() {
 }
 
 #[tokio::test]
+async fn http_1_connections_are_open_before_they_are_needed_too() {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let app = sockets(move |stream| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            let service = hyper::service::service_fn(|_| async {
+                Ok::<_, std::convert::Infallible>(text("fine"))
+            });
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+                .await;
+        }
+    })
+    .await;
+    let pool = ConnectionPool {
+        pre_warm: 2,
+        http1_idle: Duration::from_secs(60),
+        ..ConnectionPool::default()
+    };
+    let calls = Calls {
+        pool,
+        ..Calls::default()
+    };
+    let caller = plain(calls, &[app]);
+    let reused = ["outrigger_pool_reused_total", "outbound", "http/1.1", "} 6"];
+    for _ in 0..1000 {
+        if count.load(Ordering::SeqCst) == 2 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+    assert!(load(caller.outbound(), 1, 6).await.is_empty());
+    caller.expect_metric(&reused).await;
+    assert_eq!(count.load(Ordering::SeqCst), 2);
+}
+
+#[tokio::test]
 async fn requests_share_one_attempt_to_connect_and_survive_who_began_it() {
     let app = Busy::default();
     let at = app.start(100).await;
