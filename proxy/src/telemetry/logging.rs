@@ -4,9 +4,10 @@ use std::fmt;
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Registry, reload};
+use tracing_subscriber::{Registry, reload};
 
 use crate::config::LogFormat;
 
@@ -30,7 +31,7 @@ pub struct LogLevel {
 }
 
 struct Inner {
-    handle: reload::Handle<EnvFilter, Registry>,
+    handle: reload::Handle<Targets, Registry>,
     text: Mutex<String>,
 }
 
@@ -89,8 +90,8 @@ impl fmt::Debug for LogLevel {
     }
 }
 
-/// Strict: `EnvFilter` alone takes any word for a module's name, so that `debgu` would silence the log.
-fn parse(text: &str) -> Result<EnvFilter, LogError> {
+/// Strict: `Targets` alone takes any word for a module's name, so that `debgu` would silence the log.
+fn parse(text: &str) -> Result<Targets, LogError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let refuse = |why: String| LogError::Level {
         text: text.chars().take(200).collect(),
@@ -104,8 +105,9 @@ fn parse(text: &str) -> Result<EnvFilter, LogError> {
             return Err(refuse(format!("{level:?} is not a level")));
         }
     }
-    EnvFilter::builder()
-        .parse(parts.join(","))
+    parts
+        .join(",")
+        .parse::<Targets>()
         .map_err(|error| refuse(error.to_string()))
 }
 
@@ -113,7 +115,7 @@ fn parse(text: &str) -> Result<EnvFilter, LogError> {
 #[cfg(test)]
 pub(crate) fn detached(
     level: &str,
-) -> Result<(reload::Layer<EnvFilter, Registry>, LogLevel), LogError> {
+) -> Result<(reload::Layer<Targets, Registry>, LogLevel), LogError> {
     let (layer, handle) = reload::Layer::new(parse(level)?);
     let text = Mutex::new(level.to_owned());
     Ok((

@@ -18,7 +18,7 @@ fn levels_and_lists_of_levels() {
 
 #[test]
 fn a_word_that_is_no_level_is_refused() {
-    // `EnvFilter` takes each of these, as the name of a module.
+    // `Targets` takes each of these, as the name of a module.
     for bad in [
         "debgu",
         "",
