@@ -35,6 +35,9 @@ pub const MAX_PENALTY: Duration = Duration::from_secs(60);
 /// penalty's time. A hundred: about what one HTTP/2 connection carries, and no longer chosen before others are as full.
 const PENALTY_IN_FLIGHT: f64 = 100.0;
 
+/// A request that was given up sooner was not sent: the choice was made again, or a limit of ours refused it. 1 ms.
+const SOONEST_NS: u64 = 1_000_000;
+
 /// Two latencies below this are the same: 1 µs. Keeps the load in the comparison where the estimates have decayed to nothing.
 const LEAST_LATENCY_NS: f64 = 1_000.0;
 
@@ -232,6 +235,7 @@ impl Load {
         match self.latency_ns(now) {
             Some(estimate) if latency_ns as f64 <= estimate => {}
             Some(_) => self.sample(now, latency_ns),
+            None if latency_ns < SOONEST_NS => {}
             None => self.sample(now, latency_ns.max(nanos(INITIAL_LATENCY))),
         }
     }
