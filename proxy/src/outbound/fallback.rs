@@ -50,8 +50,9 @@ pub(super) async fn run(
                 return reply(&call, exchange, fallback, response);
             }
             FallbackTo::Backend(backend) => {
-                // What failed is not read any more.
+                // What failed is not read any more, and takes no place at its service.
                 drop(result);
+                exchange.release();
                 exchange.fall_back(&fallback.name, Some(&backend.metrics));
                 if backend.protocol == Protocol::Grpc {
                     exchange.set_style(Style::Grpc);
