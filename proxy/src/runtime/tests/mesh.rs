@@ -22,12 +22,12 @@ use crate::balance::{Endpoint, EndpointSet, Load, Policy};
 use crate::config::LogFormat;
 use crate::control::lookup::Lookups;
 use crate::drain::Drain;
-use crate::policy::filters::Filter;
+use crate::policy::filters::{DirectResponse, Filter};
 use crate::policy::health::{Check, HealthCheck, ServiceHealth};
 use crate::policy::{
     AccessLogMode, Backend, CallerLimits, Causes, ConnectionPool, Detection, Fallback, FallbackTo,
     Filters, Hedge, HostEntry, InboundPort, Protocol, Recovery, Retry, Rule, Service, ServicePort,
-    Session, SessionSettings, Snapshot, StaticResponse, TcpLimits, Timeouts, Upstream,
+    Session, SessionSettings, Snapshot, TcpLimits, Timeouts, Upstream,
 };
 use crate::resilience::health::Health;
 use crate::resilience::outlier::{self, Outliers};
@@ -193,7 +193,7 @@ pub(super) struct Calls {
 pub(super) enum Onto {
     /// To a service of this name with these plaintext endpoints.
     Service(&'static str, Vec<SocketAddr>),
-    Response(StaticResponse),
+    Response(DirectResponse),
 }
 
 impl Default for Calls {
