@@ -264,6 +264,9 @@ fn of_rules() -> Vec<(&'static str, wire::Resource)> {
                     value: text(Text::Regex("a.*".into())),
                 }],
                 grpc: None,
+                model: Some(wire::ModelMatch {
+                    kind: Some(wire::model_match::Kind::Glob("llama-*".into())),
+                }),
             }),
         ),
         (

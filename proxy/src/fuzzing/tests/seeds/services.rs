@@ -266,6 +266,29 @@ pub(super) fn of_services() -> Vec<(&'static str, wire::Resource)> {
             }),
         ),
         (
+            "service_inference",
+            with_service(|it| {
+                it.inference = Some(wire::Inference {
+                    max_body_bytes: 65_536,
+                    models: vec![wire::Model {
+                        name: "llama-3".into(),
+                        aliases: vec!["llama".into()],
+                        served_as: "meta/llama-3".into(),
+                        subset: [("gpu".to_owned(), "a".to_owned())].into(),
+                    }],
+                    unknown_models: wire::UnknownModels::Refuse.into(),
+                    answer_model_list: true,
+                    streams: Some(wire::TokenStreams {
+                        first_token_timeout: time(20_000),
+                        token_idle_timeout: time(10_000),
+                        keep_alive: time(5000),
+                        request_usage: true,
+                    }),
+                    ..wire::Inference::default()
+                });
+            }),
+        ),
+        (
             "service_tls",
             with_service(|it| {
                 it.tls = Some(wire::OriginTls {
