@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::clock;
 use super::load::{FAILURE_PENALTY, Load};
+use super::model::work::Task;
 use crate::identity::SpiffeId;
 use crate::policy::Outside;
 use crate::resilience::health::{Health, Watch};
@@ -86,12 +87,13 @@ impl Endpoint {
         self.load.try_begin(now).then(|| self.begun(now))
     }
 
-    fn begun(&self, now: u64) -> InFlight {
+    pub(super) fn begun(&self, now: u64) -> InFlight {
         InFlight {
             load: self.load.clone(),
             begun_at: now,
             judged: false,
             watch: self.health.watch(),
+            task: None,
         }
     }
 }
@@ -106,19 +108,45 @@ pub struct InFlight {
     judged: bool,
     /// `None`: outlier detection is off.
     watch: Option<Watch>,
+    /// Its prompt and its stream, where the policy is for models.
+    task: Option<Task>,
 }
 
 impl InFlight {
+    /// Counts the prompt: so many tokens of it are not in the endpoint's cache, by all that is known.
+    pub fn prompt(&mut self, uncached: u32) {
+        if self.task.is_none() {
+            self.task = Some(Task::begin(self.load.work(), self.begun_at, uncached));
+        }
+    }
+
+    /// The first token of the answer is here; where tokens are not understood, the first byte of its body. The prompt is
+    /// read. Further calls do nothing.
+    pub fn first_token(&mut self) {
+        if self.task.is_some() {
+            self.first_token_at(clock::now());
+        }
+    }
+
+    pub(super) fn first_token_at(&mut self, now: u64) {
+        if let Some(task) = &mut self.task {
+            task.first_token(self.load.work(), now);
+        }
+    }
+
     /// The first byte of the response is here: samples the latency. Further calls do nothing.
     pub fn first_byte(&mut self) {
         if !self.judged {
-            self.judged = true;
-            let now = clock::now();
-            self.load.sample(now, now.saturating_sub(self.begun_at));
+            self.first_byte_at(clock::now());
         }
         if let Some(watch) = &mut self.watch {
             watch.answered();
         }
+    }
+
+    pub(super) fn first_byte_at(&mut self, now: u64) {
+        self.judged = true;
+        self.load.sample(now, now.saturating_sub(self.begun_at));
     }
 
     /// The endpoint failed: it refused the connection, broke it, or answered that it cannot (5xx, 429). Not for what the
@@ -177,6 +205,9 @@ impl Drop for InFlight {
             let now = clock::now();
             self.load
                 .sample_at_least(now, now.saturating_sub(self.begun_at));
+        }
+        if let Some(task) = &self.task {
+            task.end(self.load.work());
         }
         self.load.end();
     }

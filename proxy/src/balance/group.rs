@@ -10,6 +10,7 @@ use rand::Rng;
 use super::below;
 use super::draw::Weights;
 use super::endpoint::Endpoint;
+use super::model::work::Comparison;
 use super::schedule;
 use super::settings::{Policy, SlowStart};
 
@@ -140,17 +141,26 @@ impl Group {
     }
 
     fn better(&self, now: u64, first: usize, second: usize) -> usize {
-        if self.cost(now, second) < self.cost(now, first) {
+        let compared = self.comparison(now, [first, second].into_iter());
+        if self.cost(now, &compared, second) < self.cost(now, &compared, first) {
             second
         } else {
             first
         }
     }
 
-    fn cost(&self, now: u64, index: usize) -> f64 {
+    fn comparison(&self, now: u64, among: impl Iterator<Item = usize>) -> Comparison {
+        if !self.policy.is_for_models() {
+            return Comparison::default();
+        }
+        Comparison::new(now, among.map(|index| self.endpoints[index].load.work()))
+    }
+
+    fn cost(&self, now: u64, compared: &Comparison, index: usize) -> f64 {
         let load = &self.endpoints[index].load;
         let cost = match self.policy {
             Policy::LeastRequest => load.request_cost(now),
+            Policy::ModelLoad | Policy::PrefixAffinity => load.work_cost(now, compared),
             _ => load.latency_cost(now),
         };
         cost / f64::from(self.weights.get(index))

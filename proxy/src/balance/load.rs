@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::time::Duration;
 
 use super::clock::{self, nanos};
+use super::model::work::{Comparison, LoadReport, Work};
 
 /// The least latency of an endpoint of which nothing is known but that somebody gave it up: an endpoint that hangs must not
 /// look new for ever. Linkerd's default for endpoints without a latency.
@@ -35,8 +36,8 @@ pub const MAX_PENALTY: Duration = Duration::from_secs(60);
 /// penalty's time. A hundred: about what one HTTP/2 connection carries, and no longer chosen before others are as full.
 const PENALTY_IN_FLIGHT: f64 = 100.0;
 
-/// A request that was given up sooner was not sent: the choice was made again, or a limit of ours refused it. 1 ms.
-const SOONEST_NS: u64 = 1_000_000;
+/// Each of these requests in tokens of work: a long prompt.
+const PENALTY_TOKENS: f64 = 8192.0;
 
 /// Two latencies below this are the same: 1 µs. Keeps the load in the comparison where the estimates have decayed to nothing.
 const LEAST_LATENCY_NS: f64 = 1_000.0;
@@ -67,6 +68,8 @@ pub struct Load {
     decay: AtomicU64,
     /// When it came, if that was after the first endpoints of its service; 0: it was there from the start.
     came_at: u64,
+    /// Only for models.
+    work: Work,
 }
 
 impl Default for Load {
@@ -90,6 +93,7 @@ impl Load {
             penalty: AtomicU64::new(1),
             decay: AtomicU64::new(nanos(DEFAULT_DECAY)),
             came_at: 0,
+            work: Work::default(),
         }
     }
 
@@ -235,7 +239,6 @@ impl Load {
         match self.latency_ns(now) {
             Some(estimate) if latency_ns as f64 <= estimate => {}
             Some(_) => self.sample(now, latency_ns),
-            None if latency_ns < SOONEST_NS => {}
             None => self.sample(now, latency_ns.max(nanos(INITIAL_LATENCY))),
         }
     }
@@ -267,6 +270,25 @@ impl Load {
     /// Least request's cost before the weight: in flight + 1, and more for a while after a failure.
     pub(super) fn request_cost(&self, now: u64) -> f64 {
         f64::from(self.in_flight()) + 1.0 + self.penalty_in_flight(now)
+    }
+
+    /// Model load's cost before the weight: tokens of work, and more for a while after a failure.
+    pub(super) fn work_cost(&self, now: u64, comparison: &Comparison) -> f64 {
+        comparison.work(now, &self.work) + self.penalty_tokens(now)
+    }
+
+    /// Work that a failure counts as.
+    pub(super) fn penalty_tokens(&self, now: u64) -> f64 {
+        PENALTY_TOKENS * self.penalty_in_flight(now)
+    }
+
+    pub(super) fn work(&self) -> &Work {
+        &self.work
+    }
+
+    /// What the endpoint says of its load, itself or through its sidecar.
+    pub fn report(&self, report: &LoadReport) {
+        self.work.report(clock::now(), report);
     }
 
     /// Nanoseconds.

@@ -10,9 +10,12 @@ mod endpoint;
 mod group;
 pub(crate) mod hash;
 mod load;
+mod model;
 mod schedule;
 mod set;
 mod settings;
+#[doc(hidden)]
+pub mod simulation;
 mod stats;
 mod table;
 mod view;
@@ -20,6 +23,9 @@ mod view;
 pub use endpoint::{Endpoint, EndpointKey, InFlight};
 pub(crate) use load::Connecting;
 pub use load::{DEFAULT_DECAY, FAILURE_PENALTY, INITIAL_LATENCY, Load, MAX_PENALTY};
+pub use model::prompt::{Mark, Prompt, PromptReader};
+pub use model::work::{LoadReport, WorkStats};
+pub use model::{Asked, Picked};
 pub use set::EndpointSet;
 pub use settings::{
     DEFAULT_MAGLEV_SIZE, DEFAULT_PANIC_PERCENT, DEFAULT_RING_SIZE, MAX_RING_SIZE, Policy, Settings,

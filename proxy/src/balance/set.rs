@@ -1,6 +1,7 @@
 //! The endpoints that requests for one backend may go to, and the choice among them.
 
 mod keyed;
+mod prompted;
 mod zones;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use super::view::{View, WHOLE};
 use crate::policy::HashPolicy;
 use crate::resilience::health;
 use crate::telemetry::metrics::{BalancingMetrics, HashPick};
+use prompted::Prompts;
 use zones::Zones;
 
 /// Endpoints of a service, or of a subset of it, that requests may go to.
@@ -30,6 +32,8 @@ pub struct EndpointSet {
     zones: Option<Box<Zones>>,
     /// Only with consistent hashing.
     table: Option<Box<Table>>,
+    /// Only with prefix affinity.
+    prompts: Option<Box<Prompts>>,
     /// Bits of a [`View`].
     view: AtomicU64,
     /// When the last endpoint has its whole weight.
@@ -62,6 +66,7 @@ impl EndpointSet {
         for endpoint in &endpoints {
             endpoint.load.set_decay(settings.decay);
         }
+        let prompts = Prompts::new(&settings, &endpoints, before).map(Box::new);
         let before = before.and_then(|set| set.table.as_deref());
         let table = Table::new(&settings, &endpoints, before).map(Box::new);
         let zones = settings.zone.as_ref();
@@ -75,6 +80,7 @@ impl EndpointSet {
             all: Group::new(settings.policy, endpoints),
             zones: zones.map(Box::new),
             table,
+            prompts,
             view: AtomicU64::new(0),
             warm_at,
             metrics,
@@ -90,8 +96,10 @@ impl EndpointSet {
 
     /// What requests are told by. `None`: this set does not hash.
     pub fn hash_policy(&self) -> Option<&HashPolicy> {
-        // The table stands beside what a choice reads anyway.
-        self.table.as_ref()?;
+        // Both stand beside what a choice reads anyway.
+        if self.table.is_none() && self.prompts.is_none() {
+            return None;
+        }
         self.settings.hash.as_deref()
     }
 

@@ -36,16 +36,22 @@ pub enum Policy {
     RingHash,
     /// Consistent hashing in a table: more even than the ring, moves a few keys more. Without a key as `RingHash`.
     Maglev,
+    /// The least work to do: prompt tokens to read, streams, what endpoints report.
+    ModelLoad,
+    /// The endpoint that has the prompt's prefix in its cache, while it is not much busier than others.
+    PrefixAffinity,
 }
 
 impl Policy {
-    pub const ALL: [Policy; 6] = [
+    pub const ALL: [Policy; 8] = [
         Policy::PeakEwma,
         Policy::LeastRequest,
         Policy::RoundRobin,
         Policy::Random,
         Policy::RingHash,
         Policy::Maglev,
+        Policy::ModelLoad,
+        Policy::PrefixAffinity,
     ];
 
     /// The word used in resources: `peak-ewma`, …
@@ -57,7 +63,14 @@ impl Policy {
             Policy::Random => "random",
             Policy::RingHash => "ring-hash",
             Policy::Maglev => "maglev",
+            Policy::ModelLoad => "model-load",
+            Policy::PrefixAffinity => "prefix-affinity",
         }
+    }
+
+    /// Whether it goes by what requests to models are.
+    pub const fn is_for_models(self) -> bool {
+        matches!(self, Policy::ModelLoad | Policy::PrefixAffinity)
     }
 }
 

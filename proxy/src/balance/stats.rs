@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::clock;
 use super::endpoint::Endpoint;
+use super::model::work::WorkStats;
 use super::set::EndpointSet;
 use crate::resilience::health::HealthState;
 
@@ -25,6 +26,7 @@ impl EndpointSet {
                 latency: endpoint.load.latency(),
                 picks: endpoint.load.begun(),
                 failures: endpoint.load.failures(),
+                work: endpoint.load.work().stats(now),
             })
             .collect()
     }
@@ -45,6 +47,8 @@ pub struct EndpointStats {
     /// Requests sent to it.
     pub picks: u64,
     pub failures: u64,
+    /// Only where the policy is for models.
+    pub work: WorkStats,
 }
 
 /// How this sidecar sees an endpoint. Those that are not ready or draining are not in the configuration at all.

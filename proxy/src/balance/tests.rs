@@ -16,7 +16,7 @@ use crate::telemetry::metrics::{BalancingMetrics, HashPick};
 
 mod newcomers;
 
-const POLICIES: [Policy; 6] = Policy::ALL;
+const POLICIES: [Policy; 8] = Policy::ALL;
 
 fn endpoint(index: usize, weight: u32) -> Arc<Endpoint> {
     Arc::new(Endpoint {

@@ -1,6 +1,4 @@
 #![allow(clippy::unwrap_used)]
-mod seeds;
-
 use std::path::Path;
 
 use super::TARGETS;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response};
-use tokio::time::Instant;
 
 use crate::admission::{Decision, Gate, Held, Limit, Report, Served, retry_after};
 use crate::error::Reason;
@@ -15,7 +14,6 @@ use crate::http::response::ResponseBody;
 use crate::identity::SpiffeId;
 use crate::policy::InboundPort;
 use crate::policy::matching::RequestFacts;
-use crate::telemetry::access_log::Turn;
 
 /// A request that was let through.
 pub(super) struct Admitted {
@@ -55,7 +53,7 @@ pub(super) async fn admit(
         }
     }
     if let Some(gate) = &port.gate {
-        match enter(gate, request, caller, &mut exchange).await {
+        match enter(gate, request, caller, &exchange).await {
             Ok(served) => exchange.hold(Held::Served(served)),
             Err(limit) => {
                 let detail = format!(
@@ -81,18 +79,13 @@ async fn enter(
     gate: &Arc<Gate>,
     request: &Arrived,
     caller: Option<&SpiffeId>,
-    exchange: &mut Exchange,
+    exchange: &Exchange,
 ) -> Result<Served, Limit> {
     let headers = &request.head.headers;
     let priority = gate.priority(|priorities| priorities.of(caller, headers));
     let deadline = Deadline::after(exchange.started(), request.timeout, Reason::Overloaded);
-    let came = Instant::now();
-    let result = gate
-        .enter(priority, deadline.map(|deadline| deadline.at))
-        .await;
-    let waited = came.elapsed();
-    exchange.log_turn(Turn { waited, priority });
-    result
+    gate.enter(priority, deadline.map(|deadline| deadline.at))
+        .await
 }
 
 fn facts<'a>(port: &InboundPort, request: &'a Arrived) -> RequestFacts<'a> {

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use http::Response;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
@@ -14,8 +16,7 @@ use crate::http::errors::Style;
 use crate::http::exchange::Exchange;
 use crate::http::headers;
 use crate::http::response::ResponseBody;
-use crate::policy::filters::DirectResponse;
-use crate::policy::{Backend, Cause, Causes, Fallback, FallbackTo, Protocol};
+use crate::policy::{Backend, Cause, Causes, Fallback, FallbackTo, Protocol, StaticResponse};
 use crate::telemetry::metrics::RetryRefusal;
 
 /// Whether the rule has a fallback for what has happened.
@@ -49,9 +50,8 @@ pub(super) async fn run(
                 return reply(&call, exchange, fallback, response);
             }
             FallbackTo::Backend(backend) => {
-                // What failed is not read any more, and takes no place at its service.
+                // What failed is not read any more.
                 drop(result);
-                exchange.release();
                 exchange.fall_back(&fallback.name, Some(&backend.metrics));
                 if backend.protocol == Protocol::Grpc {
                     exchange.set_style(Style::Grpc);
@@ -130,10 +130,30 @@ fn reply(
     call: &Call<'_>,
     exchange: Box<Exchange>,
     fallback: &Fallback,
-    response: &DirectResponse,
+    response: &StaticResponse,
 ) -> Response<ResponseBody> {
-    let mut answer = response.response();
-    let (attempts, mark) = (exchange.attempts(), Some(&fallback.mark));
-    send::tell(call, attempts, mark, answer.headers_mut());
+    let bodiless = matches!(
+        response.status,
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    let body = if bodiless {
+        Bytes::new()
+    } else {
+        response.body.clone()
+    };
+    let length = body.len();
+    let mut answer = Response::new(body);
+    *answer.status_mut() = response.status;
+    let fields = answer.headers_mut();
+    if !bodiless {
+        fields.insert(CONTENT_LENGTH, length.into());
+    }
+    if let Some(content_type) = &response.content_type {
+        fields.insert(CONTENT_TYPE, content_type.clone());
+    }
+    fields.insert(headers::FALLBACK, fallback.mark.clone());
+    if call.rule.recovery.expose_attempts || call.request.wants_attempts {
+        fields.insert(headers::ATTEMPTS, exchange.attempts().into());
+    }
     exchange.reply(answer, None)
 }

@@ -297,7 +297,6 @@ impl Drop for Session<'_> {
                 not_retried: None,
                 filter: None,
                 fallback: None,
-                turn: None,
             });
         }
     }

@@ -20,7 +20,6 @@ mod identity;
 mod join;
 mod limits;
 mod mesh;
-mod metastable;
 mod observability;
 mod protocols;
 mod reconfigure;

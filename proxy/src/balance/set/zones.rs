@@ -22,7 +22,12 @@ impl Zones {
         policy: Policy,
         endpoints: &[Arc<Endpoint>],
     ) -> Option<Zones> {
-        if zone.own.is_empty() || matches!(policy, Policy::RingHash | Policy::Maglev) {
+        if zone.own.is_empty()
+            || matches!(
+                policy,
+                Policy::RingHash | Policy::Maglev | Policy::PrefixAffinity
+            )
+        {
             return None;
         }
         let (local, remote): (Vec<_>, Vec<_>) = endpoints

@@ -81,13 +81,11 @@ pub enum MirrorOutcome {
     Timeout,
     /// Not begun: too many copies were under way.
     Skipped,
-    /// Not sent: a limit of the mirror's service.
-    Limited,
 }
 
 impl MirrorOutcome {
     /// In the order of the discriminants.
-    pub const ALL: [MirrorOutcome; 9] = [
+    pub const ALL: [MirrorOutcome; 8] = [
         MirrorOutcome::Ok,
         MirrorOutcome::Error,
         MirrorOutcome::Failed,
@@ -96,7 +94,6 @@ impl MirrorOutcome {
         MirrorOutcome::Cut,
         MirrorOutcome::Timeout,
         MirrorOutcome::Skipped,
-        MirrorOutcome::Limited,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -109,7 +106,6 @@ impl MirrorOutcome {
             MirrorOutcome::Cut => "cut",
             MirrorOutcome::Timeout => "timeout",
             MirrorOutcome::Skipped => "skipped",
-            MirrorOutcome::Limited => "limited",
         }
     }
 }

@@ -140,9 +140,10 @@ pub fn row(kind: Kind, resource: &Resource, event: Option<&str>, options: &Optio
     row
 }
 
-/// Whether sidecars answer to resources of this kind. A workload they do not receive.
+/// Whether sidecars answer to resources of this kind. A workload they do not receive, and a rate limit comes to those that
+/// serve its services as part of what each of them gets for itself.
 fn has_answers(kind: Kind) -> bool {
-    kind != Kind::Workload
+    !matches!(kind, Kind::Workload | Kind::RateLimit)
 }
 
 /// `2/2`: sidecars that have it in effect, of those that were sent it and have answered.
