@@ -16,6 +16,9 @@ use super::pump::PumpBody;
 use super::server::Client;
 use crate::error::Reason;
 
+/// What a peer is told of a deadline is cut off to whole milliseconds: it may be over there before it is here.
+const TOLD_IN: Duration = Duration::from_millis(2);
+
 /// A response's body on its way to the client. The exchange ends with it.
 ///
 /// A piece of a stream finds the memory of its request cold: thousands of streams move between two of its own. What each
@@ -129,6 +132,12 @@ impl Clocks {
         }
         let deadline = self.deadline?;
         (deadline.at <= Instant::now()).then_some(deadline.reason)
+    }
+
+    /// The reason of the deadline, once a peer that was told of it may have acted by it.
+    fn is_due(&self) -> Option<Reason> {
+        let deadline = self.deadline?;
+        (deadline.at <= Instant::now() + TOLD_IN).then_some(deadline.reason)
     }
 
     /// A chunk came.
@@ -254,7 +263,8 @@ impl Body for ResponseBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                exchange.broke(Reason::UpstreamTruncated);
+                let reason = me.clocks.is_due().unwrap_or(Reason::UpstreamTruncated);
+                exchange.broke(reason);
                 me.cut(error, cx)
             }
             Poll::Pending => {

@@ -120,9 +120,11 @@ async fn clocks_after_the_head_cut_the_stream() {
             request: Some(clock),
             ..Timeouts::default()
         };
-        // A peer's sidecar would have the same clock, and either could be the first to cut.
-        let caller = plain(with(timeouts), &[stalls().await]);
-        cut_after_the_head(&caller, "request-timeout").await
+        let caller = plain(with(timeouts.clone()), &[stalls().await]);
+        cut_after_the_head(&caller, "request-timeout").await?;
+        // The peer's sidecar has the same clock, and either may be the first to cut.
+        let pair = Pair::new(with(timeouts), stalls().await);
+        cut_after_the_head(&pair.caller, "request-timeout").await
     })
     .await;
     with_clocks(async |clock| {
