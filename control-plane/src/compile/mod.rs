@@ -27,7 +27,7 @@ use outrigger_proto::dataplane::v1::resource::Body;
 
 pub use balancing::SessionSecret;
 pub use hosts::Authority;
-pub use references::parents;
+pub use references::{parents, targets};
 pub use run::Run;
 pub use service::CompiledService;
 pub use shared::Shared;
@@ -35,7 +35,7 @@ pub use state::{Changed, Compiled, ServiceState};
 
 use crate::discovery::Registry;
 use crate::model::{Kind, MeshSpec, Resource, ResourceKey};
-use references::{Index, backends, targets};
+use references::{Index, backends};
 
 /// Something that the store said.
 #[derive(Clone, Debug)]

@@ -45,7 +45,7 @@ pub fn parents(route: &Resource) -> BTreeSet<Arc<str>> {
 }
 
 /// The services that a rate limit is for, `<namespace>/<name>`.
-pub(super) fn targets(rate_limit: &Resource) -> BTreeSet<Arc<str>> {
+pub fn targets(rate_limit: &Resource) -> BTreeSet<Arc<str>> {
     let namespace = &rate_limit.metadata.namespace;
     let refs = rate_limit
         .as_rate_limit()

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use outrigger_proto::api::v1 as api;
+use outrigger_proto::dataplane::v1 as wire;
 use tokio::sync::watch;
 
 use super::codec::Delta;
@@ -39,6 +40,8 @@ pub(super) struct Record {
     pub ack_latency: Option<Duration>,
     pub subscriptions: Vec<Arc<str>>,
     pub serves: Vec<Arc<str>>,
+    /// The newest `workload` that was made for it, and its version.
+    pub workload: Option<(Arc<[wire::InboundPort]>, u64)>,
     rejections: BTreeMap<Arc<str>, Rejection>,
     /// What it has in effect, by name.
     in_effect: HashMap<Arc<str>, u64>,
@@ -117,6 +120,7 @@ impl Sidecars {
             ack_latency: None,
             subscriptions: Vec::new(),
             serves: Vec::new(),
+            workload: None,
             rejections: BTreeMap::new(),
             in_effect: in_effect.collect(),
             stream,
@@ -190,6 +194,33 @@ impl Sidecars {
                     .refused
                     .push((instance.clone(), rejection.reason.clone()));
             } else if record.in_effect.get(resource) == Some(&version) {
+                standing.accepted += 1;
+            }
+        }
+        drop(inner);
+        standing.refused.sort();
+        standing
+    }
+
+    /// How connected sidecars stand to what they serve. `is_current`: whether a port is as it is to be; `None`: it does not
+    /// matter, nor do sidecars that serve no others.
+    pub fn serving(&self, is_current: impl Fn(&wire::InboundPort) -> Option<bool>) -> Standing {
+        const WORKLOAD: &str = "workload";
+        let mut standing = Standing::default();
+        let inner = self.lock();
+        for (instance, record) in &inner.records {
+            let Some((ports, version)) = &record.workload else {
+                continue;
+            };
+            let mut ports = ports.iter().filter_map(&is_current).peekable();
+            if record.disconnected.is_some() || ports.peek().is_none() {
+                continue;
+            }
+            if let Some(rejection) = record.rejections.get(WORKLOAD) {
+                standing
+                    .refused
+                    .push((instance.clone(), rejection.reason.clone()));
+            } else if record.in_effect.get(WORKLOAD) == Some(version) && ports.all(|it| it) {
                 standing.accepted += 1;
             }
         }

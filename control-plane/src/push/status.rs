@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use outrigger_proto::dataplane::v1 as wire;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -18,7 +19,8 @@ use crate::store::Store;
 /// Refusals that are named in a status; all are counted.
 const MAX_REFUSALS: usize = 20;
 
-/// Looks statuses up. A route has that of the services that it is for: sidecars get it as part of them.
+/// Looks statuses up. A route has that of the services that it is for: sidecars get it as part of them. A rate limit has that of
+/// the sidecars that serve its services.
 #[derive(Debug)]
 pub struct Statuses {
     store: Arc<dyn Store>,
@@ -79,7 +81,18 @@ impl StatusSource for Statuses {
                 Some(write(all))
             }
             // Part of what each serving sidecar gets for itself.
-            Kind::RateLimit | Kind::Workload => None,
+            Kind::RateLimit => {
+                let targets = crate::compile::targets(&*self.store.get(key)?);
+                let is_current = |port: &wire::InboundPort| {
+                    targets.contains(port.service.as_str()).then(|| {
+                        let service = state.service(&port.service);
+                        let now = service.and_then(|it| it.compiled.inbound_port(port.port));
+                        now == Some(port)
+                    })
+                };
+                Some(write(self.sidecars.serving(is_current)))
+            }
+            Kind::Workload => None,
         }
     }
 }

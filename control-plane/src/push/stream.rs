@@ -313,11 +313,14 @@ impl Stream {
         let mut serves: Vec<Arc<str>> = ports.iter().map(|it| it.service.as_str().into()).collect();
         serves.sort();
         serves.dedup();
-        self.update(|record| record.serves = serves);
         let body = wire::Workload {
             ports: ports.clone(),
         };
         let workload = Arc::new(Shared::new("workload", Body::Workload(body)));
+        self.update(|record| {
+            record.serves = serves;
+            record.workload = Some((ports.as_slice().into(), workload.version));
+        });
         self.workload = Some((ports, workload.clone()));
         workload
     }

@@ -2,6 +2,7 @@
 
 mod balancing;
 mod filters;
+mod health;
 mod inference;
 mod limits;
 
@@ -104,6 +105,7 @@ pub(crate) fn service(service: &Service) -> Value {
         "dns": upstream.names.iter().map(|name| &*name.host).collect::<Vec<_>>(),
         "tls": upstream.tls.as_ref().map(|tls| origin_tls(&tls.settings)),
         "limits": upstream.limits.as_deref().map(limits::of_callers),
+        "health": health::describe(&upstream.health),
         "connect_timeout_ms": millis(upstream.connect_timeout),
         "tcp_idle_timeout_ms": service.tcp.idle.map(millis),
         "tcp_lifetime_ms": service.tcp.lifetime.map(millis),

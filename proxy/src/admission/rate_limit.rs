@@ -136,6 +136,7 @@ impl RateLimits {
                     .filter(|each| each.is_for(facts))
                 {
                     earlier.rate.give_back(earlier.bucket(facts, caller, now));
+                    earlier.counts.allowed.fetch_sub(1, Relaxed);
                 }
                 return Decision::Refused(limit, report);
             }

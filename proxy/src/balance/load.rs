@@ -36,6 +36,9 @@ pub const MAX_PENALTY: Duration = Duration::from_secs(60);
 /// penalty's time. A hundred: about what one HTTP/2 connection carries, and no longer chosen before others are as full.
 const PENALTY_IN_FLIGHT: f64 = 100.0;
 
+/// A request that was given up sooner was not sent: the choice was made again, or a limit of ours refused it. 1 ms.
+const SOONEST_NS: u64 = 1_000_000;
+
 /// Each of these requests in tokens of work: a long prompt.
 const PENALTY_TOKENS: f64 = 8192.0;
 
@@ -239,6 +242,7 @@ impl Load {
         match self.latency_ns(now) {
             Some(estimate) if latency_ns as f64 <= estimate => {}
             Some(_) => self.sample(now, latency_ns),
+            None if latency_ns < SOONEST_NS => {}
             None => self.sample(now, latency_ns.max(nanos(INITIAL_LATENCY))),
         }
     }

@@ -1,4 +1,6 @@
 #![allow(clippy::unwrap_used)]
+mod seeds;
+
 use std::path::Path;
 
 use super::TARGETS;

@@ -25,7 +25,7 @@ use crate::identity::SpiffeId;
 use crate::outbound::verdict;
 use crate::policy::AccessLogMode;
 use crate::resilience::outlier::Fault;
-use crate::telemetry::access_log::{Entry, RequestLine};
+use crate::telemetry::access_log::{Entry, RequestLine, Turn};
 use crate::telemetry::metrics::RequestMetrics;
 use crate::telemetry::{Direction, Outcome};
 
@@ -66,6 +66,7 @@ struct Log {
     not_retried: Option<&'static str>,
     filter: Option<&'static str>,
     fallback: Option<Arc<str>>,
+    turn: Option<Turn>,
 }
 
 impl Exchange {
@@ -135,6 +136,7 @@ impl Exchange {
                 not_retried: None,
                 filter: None,
                 fallback: None,
+                turn: None,
             }));
         }
     }
@@ -180,6 +182,13 @@ impl Exchange {
         }
     }
 
+    /// How its turn at the application came.
+    pub(crate) fn log_turn(&mut self, turn: Turn) {
+        if let Some(log) = &mut self.log {
+            log.turn = Some(turn);
+        }
+    }
+
     /// What a filter of the route did with the request. The last one counts.
     pub(crate) fn log_filter(&mut self, action: &'static str) {
         if let Some(log) = &mut self.log {
@@ -212,6 +221,11 @@ impl Exchange {
     /// Keeps what limits gave the request, until its end.
     pub(crate) fn hold(&mut self, held: Held) {
         self.held = Some(held);
+    }
+
+    /// Gives back what limits gave: it goes on elsewhere.
+    pub(crate) fn release(&mut self) {
+        self.held = None;
     }
 
     /// Whether the client's side broke.
@@ -328,6 +342,7 @@ impl Exchange {
             not_retried: log.not_retried,
             filter: log.filter,
             fallback: log.fallback,
+            turn: log.turn,
         });
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response};
+use tokio::time::Instant;
 
 use crate::admission::{Decision, Gate, Held, Limit, Report, Served, retry_after};
 use crate::error::Reason;
@@ -14,6 +15,7 @@ use crate::http::response::ResponseBody;
 use crate::identity::SpiffeId;
 use crate::policy::InboundPort;
 use crate::policy::matching::RequestFacts;
+use crate::telemetry::access_log::Turn;
 
 /// A request that was let through.
 pub(super) struct Admitted {
@@ -53,7 +55,7 @@ pub(super) async fn admit(
         }
     }
     if let Some(gate) = &port.gate {
-        match enter(gate, request, caller, &exchange).await {
+        match enter(gate, request, caller, &mut exchange).await {
             Ok(served) => exchange.hold(Held::Served(served)),
             Err(limit) => {
                 let detail = format!(
@@ -79,13 +81,18 @@ async fn enter(
     gate: &Arc<Gate>,
     request: &Arrived,
     caller: Option<&SpiffeId>,
-    exchange: &Exchange,
+    exchange: &mut Exchange,
 ) -> Result<Served, Limit> {
     let headers = &request.head.headers;
     let priority = gate.priority(|priorities| priorities.of(caller, headers));
     let deadline = Deadline::after(exchange.started(), request.timeout, Reason::Overloaded);
-    gate.enter(priority, deadline.map(|deadline| deadline.at))
-        .await
+    let came = Instant::now();
+    let result = gate
+        .enter(priority, deadline.map(|deadline| deadline.at))
+        .await;
+    let waited = came.elapsed();
+    exchange.log_turn(Turn { waited, priority });
+    result
 }
 
 fn facts<'a>(port: &InboundPort, request: &'a Arrived) -> RequestFacts<'a> {

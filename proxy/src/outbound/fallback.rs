@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{Response, StatusCode};
+use http::Response;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 
@@ -16,7 +14,8 @@ use crate::http::errors::Style;
 use crate::http::exchange::Exchange;
 use crate::http::headers;
 use crate::http::response::ResponseBody;
-use crate::policy::{Backend, Cause, Causes, Fallback, FallbackTo, Protocol, StaticResponse};
+use crate::policy::filters::DirectResponse;
+use crate::policy::{Backend, Cause, Causes, Fallback, FallbackTo, Protocol};
 use crate::telemetry::metrics::RetryRefusal;
 
 /// Whether the rule has a fallback for what has happened.
@@ -50,8 +49,9 @@ pub(super) async fn run(
                 return reply(&call, exchange, fallback, response);
             }
             FallbackTo::Backend(backend) => {
-                // What failed is not read any more.
+                // What failed is not read any more, and takes no place at its service.
                 drop(result);
+                exchange.release();
                 exchange.fall_back(&fallback.name, Some(&backend.metrics));
                 if backend.protocol == Protocol::Grpc {
                     exchange.set_style(Style::Grpc);
@@ -130,30 +130,10 @@ fn reply(
     call: &Call<'_>,
     exchange: Box<Exchange>,
     fallback: &Fallback,
-    response: &StaticResponse,
+    response: &DirectResponse,
 ) -> Response<ResponseBody> {
-    let bodiless = matches!(
-        response.status,
-        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
-    );
-    let body = if bodiless {
-        Bytes::new()
-    } else {
-        response.body.clone()
-    };
-    let length = body.len();
-    let mut answer = Response::new(body);
-    *answer.status_mut() = response.status;
-    let fields = answer.headers_mut();
-    if !bodiless {
-        fields.insert(CONTENT_LENGTH, length.into());
-    }
-    if let Some(content_type) = &response.content_type {
-        fields.insert(CONTENT_TYPE, content_type.clone());
-    }
-    fields.insert(headers::FALLBACK, fallback.mark.clone());
-    if call.rule.recovery.expose_attempts || call.request.wants_attempts {
-        fields.insert(headers::ATTEMPTS, exchange.attempts().into());
-    }
+    let mut answer = response.response();
+    let (attempts, mark) = (exchange.attempts(), Some(&fallback.mark));
+    send::tell(call, attempts, mark, answer.headers_mut());
     exchange.reply(answer, None)
 }

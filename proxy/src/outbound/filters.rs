@@ -8,14 +8,14 @@ mod rewrite;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION};
+use http::header::{CONTENT_LENGTH, LOCATION};
 use http::{HeaderValue, Response};
 
 use crate::http::arrival::Arrived;
 use crate::http::exchange::Exchange;
 use crate::http::response::ResponseBody;
 use crate::policy::Rule;
-use crate::policy::filters::{DirectResponse, Filter, Filters, Redirect};
+use crate::policy::filters::{Filter, Filters, Redirect};
 use crate::runtime::Worker;
 use crate::telemetry::metrics::FilterAction;
 
@@ -89,7 +89,7 @@ pub(super) async fn request(
                 redirect(policy, context.port, request),
                 FilterAction::Redirect,
             ),
-            Filter::DirectResponse(policy) => (direct(policy), FilterAction::DirectResponse),
+            Filter::DirectResponse(policy) => (policy.response(), FilterAction::DirectResponse),
         };
         filters.metrics.count(action);
         exchange.log_filter(action.as_str());
@@ -126,19 +126,5 @@ fn redirect(policy: &Redirect, port: u16, request: &Arrived) -> Response<Bytes> 
         headers.insert(LOCATION, location);
     }
     headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    response
-}
-
-fn direct(policy: &DirectResponse) -> Response<Bytes> {
-    let mut response = Response::new(policy.body.clone());
-    *response.status_mut() = policy.status;
-    let headers = response.headers_mut();
-    if let Some(content_type) = &policy.content_type {
-        headers.insert(CONTENT_TYPE, content_type.clone());
-    }
-    // 204 and 304 have no body and say no length (RFC 9110, section 8.6).
-    if !matches!(policy.status.as_u16(), 204 | 304) {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(policy.body.len()));
-    }
     response
 }

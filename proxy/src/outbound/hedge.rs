@@ -14,6 +14,7 @@ use super::call::Call;
 use super::retry;
 use super::send::{self, Tried};
 use super::verdict;
+use crate::admission::{Counted, Permit};
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
 use crate::http::body::Source;
@@ -68,7 +69,12 @@ pub(super) async fn race(
     let mut running = FuturesUnordered::new();
     let end = call.end_to_tell(exchange, &endpoint);
     let mut picked = vec![Arc::clone(&endpoint)];
-    running.push(run(call, 0, endpoint, in_flight, None, end));
+    let first = Sending {
+        endpoint,
+        in_flight,
+        extra: None,
+    };
+    running.push(run(call, 0, first, end));
     let mut slow = pin!(sleep(hedge.delay));
     let mut more = true;
     loop {
@@ -101,12 +107,13 @@ pub(super) async fn race(
                 give_up(over);
             }
             None => match another(call, exchange, tried, &picked) {
-                Ok((endpoint, in_flight, body)) => {
+                Ok(sending) => {
+                    let endpoint = &sending.endpoint;
                     exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
-                    let end = call.end_to_tell(exchange, &endpoint);
+                    let end = call.end_to_tell(exchange, endpoint);
                     let index = picked.len();
-                    picked.push(Arc::clone(&endpoint));
-                    running.push(run(call, index, endpoint, in_flight, Some(body), end));
+                    picked.push(Arc::clone(endpoint));
+                    running.push(run(call, index, sending, end));
                     sent.count += 1;
                     more = picked.len() < hedge.max_requests as usize;
                     slow.as_mut().reset(Instant::now() + hedge.delay);
@@ -120,15 +127,33 @@ pub(super) async fn race(
     }
 }
 
+/// A request that is sent.
+struct Sending {
+    endpoint: Arc<Endpoint>,
+    in_flight: InFlight,
+    /// Of one that is sent beside another.
+    extra: Option<Extra>,
+}
+
+/// What a hedge carries, and its place among the service's retries, where these have a limit.
+struct Extra {
+    body: Whole,
+    _permit: Option<Permit>,
+}
+
 async fn run(
     call: &Call<'_>,
     index: usize,
-    endpoint: Arc<Endpoint>,
-    in_flight: InFlight,
-    body: Option<Whole>,
+    sending: Sending,
     end: Option<Instant>,
 ) -> (usize, Tried) {
-    let result = send::try_one(call, &endpoint, body.as_ref(), end).await;
+    let Sending {
+        endpoint,
+        in_flight,
+        extra,
+    } = sending;
+    let body = extra.as_ref().map(|extra| &extra.body);
+    let result = send::try_one(call, &endpoint, body, end).await;
     let tried = Tried {
         endpoint,
         in_flight,
@@ -143,7 +168,7 @@ fn another(
     exchange: &Exchange,
     tried: &[Arc<Endpoint>],
     picked: &[Arc<Endpoint>],
-) -> Result<(Arc<Endpoint>, InFlight, Whole), HedgeResult> {
+) -> Result<Sending, HedgeResult> {
     let body = call.request.body.whole().ok_or(HedgeResult::Body)?;
     let taken: Vec<Arc<Endpoint>> = tried.iter().chain(picked).cloned().collect();
     if !call.has_others(&taken) {
@@ -154,6 +179,10 @@ fn another(
         .filter(|endpoint| !call.worker.is_own_outbound(endpoint.address))
         .filter(|endpoint| !call.request.would_lose_tls(endpoint))
         .ok_or(HedgeResult::NoEndpoint)?;
+    let permit = match &call.backend.upstream.limits {
+        Some(limits) => Some(limits.enter(Counted::Retries).ok_or(HedgeResult::Limit)?),
+        None => None,
+    };
     if !call.rule.budget.try_withdraw() {
         return Err(HedgeResult::NoBudget);
     }
@@ -162,7 +191,14 @@ fn another(
         .begin(&endpoint, exchange)
         .filter(|in_flight| !in_flight.is_late())
         .ok_or(HedgeResult::NoEndpoint)?;
-    Ok((endpoint, in_flight, body))
+    Ok(Sending {
+        endpoint,
+        in_flight,
+        extra: Some(Extra {
+            body,
+            _permit: permit,
+        }),
+    })
 }
 
 /// Whether there is no reason to wait for another answer.

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rand::Rng;
 
 use super::{Backend, HeaderMatch};
@@ -152,12 +153,35 @@ pub struct Mirror {
     pub metrics: Arc<MirrorMetrics>,
 }
 
-/// An answer without a backend.
-#[derive(Clone, Debug)]
+/// An answer without a backend: a filter's, or a fallback's.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectResponse {
     pub status: StatusCode,
+    /// `None`: it says nothing of its type.
     pub content_type: Option<HeaderValue>,
+    /// Not sent where the status allows none.
     pub body: Bytes,
+}
+
+impl DirectResponse {
+    pub(crate) fn response(&self) -> Response<Bytes> {
+        // RFC 9110, sections 15.3.5, 15.3.6 and 15.4.5; the first and the last say no length either (section 8.6).
+        let body = match self.status.as_u16() {
+            204 | 205 | 304 => Bytes::new(),
+            _ => self.body.clone(),
+        };
+        let length = body.len();
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if let Some(content_type) = &self.content_type {
+            headers.insert(CONTENT_TYPE, content_type.clone());
+        }
+        if !matches!(self.status.as_u16(), 204 | 304) {
+            headers.insert(CONTENT_LENGTH, length.into());
+        }
+        response
+    }
 }
 
 /// Faults: each by chance, and only for requests that `headers` fit.

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 
+use super::filters::DirectResponse;
 use super::{Backend, Rule};
 use crate::error::Reason;
 use crate::telemetry::metrics::FallbackMetrics;
@@ -46,16 +46,7 @@ pub struct Fallback {
 #[derive(Debug)]
 pub enum FallbackTo {
     Backend(Box<Backend>),
-    Response(StaticResponse),
-}
-
-/// A response of our own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticResponse {
-    pub status: StatusCode,
-    /// `None`: no body, no type.
-    pub content_type: Option<HeaderValue>,
-    pub body: Bytes,
+    Response(DirectResponse),
 }
 
 /// A failure that a fallback can be for.

@@ -297,6 +297,7 @@ impl Drop for Session<'_> {
                 not_retried: None,
                 filter: None,
                 fallback: None,
+                turn: None,
             });
         }
     }

@@ -15,6 +15,7 @@ use http::{HeaderValue, Method, Uri};
 
 use super::{Direction, Outcome};
 use crate::address::Address;
+use crate::admission::Priority;
 use crate::config::LogFormat;
 use crate::identity::SpiffeId;
 use crate::policy::AccessLogMode;
@@ -52,6 +53,16 @@ pub struct Entry {
     pub filter: Option<&'static str>,
     /// `<namespace>/<name>` of the service that answered in another one's place, or `response`.
     pub fallback: Option<Arc<str>>,
+    /// `None`: it met no limit of the concurrency.
+    pub turn: Option<Turn>,
+}
+
+/// How a request's turn at the application came, or did not.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Time in the queue.
+    pub waited: Duration,
+    pub priority: Priority,
 }
 
 /// What the client asked for.

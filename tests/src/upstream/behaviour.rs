@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
+use tokio::sync::Semaphore;
 
 use super::http::Broken;
 use crate::client::{Body, Error, full};
@@ -20,6 +21,7 @@ pub(super) struct State {
     pub(super) bytes_sent: AtomicU64,
     pub(super) bytes_received: AtomicU64,
     failures: Mutex<HashMap<String, u32>>,
+    workers: Arc<Semaphore>,
 }
 
 impl State {
@@ -31,6 +33,7 @@ impl State {
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
             failures: Mutex::default(),
+            workers: Arc::new(Semaphore::new(4)),
         }
     }
 
@@ -124,6 +127,15 @@ pub(super) async fn answer(
         }
         "slow" => {
             tokio::time::sleep(query.pause("ms")).await;
+            echo(&state, request).await?
+        }
+        "work" => {
+            let (workers, pause) = (Arc::clone(&state.workers), query.pause("ms"));
+            let work = tokio::spawn(async move {
+                let _worker = workers.acquire().await;
+                tokio::time::sleep(pause).await;
+            });
+            let _ = work.await;
             echo(&state, request).await?
         }
         "bytes" => Response::new(bytes(guard, second.parse().unwrap_or(0))),

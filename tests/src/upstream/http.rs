@@ -19,6 +19,7 @@ use crate::loopback;
 /// | `/flaky?key=k&fail=2&status=503` | fails the first requests with this key, then answers as `/` |
 /// | `/reset?key=k&fail=2` | closes the connection of the first requests with this key without an answer |
 /// | `/slow?ms=500` | answers after that time |
+/// | `/work?ms=50` | works for that time, at four requests at once and the rest in turn, also for callers that have gone |
 /// | `/bytes/1000000` | sends so many bytes |
 /// | `/sink` | reads the body and answers with its length and sum |
 /// | `/slow-sink?ms=10` | as `/sink`, with a pause after each piece |

@@ -1,14 +1,14 @@
 //! What is let through, at the caller and beside the application: the example files, applied as they are.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use outrigger_tests::client::{self, Answer, empty};
 use outrigger_tests::{Sidecar, eventually};
 use tokio::task::JoinSet;
 
-use crate::mesh::{Mesh, service};
+use crate::mesh::Mesh;
 
 fn example(name: &str) -> String {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/policies/");
@@ -140,6 +140,11 @@ async fn callers_and_tenants_have_their_own_rate() {
     );
     let listed = mesh.control_plane.ctl(&["get", "ratelimits"]);
     assert!(listed.contains("per-tenant 60/1m"), "{listed}");
+    // Of the one sidecar that serves it.
+    assert!(
+        listed.contains("ACCEPTED") && listed.contains("1/1"),
+        "{listed}"
+    );
     let described = mesh.control_plane.ctl(&["describe", "rl", "chat-callers"]);
     assert!(
         described.contains("60 requests in 1m, 3 at once"),
@@ -187,73 +192,76 @@ async fn critical_requests_go_first_and_nobody_raises_himself() {
     assert_eq!(get(&batch, "/", PLAIN).await.status, 200);
 }
 
-/// Requests that are answered in time, of callers that give up after 400 ms and try again.
-async fn offer(to: std::net::SocketAddr, callers: usize, span: Duration) -> u64 {
-    let good = Arc::new(AtomicU64::new(0));
-    let mut all = JoinSet::new();
-    for _ in 0..callers {
-        let good = Arc::clone(&good);
-        all.spawn(async move {
-            let end = Instant::now() + span;
-            while Instant::now() < end {
-                let head = http::Request::builder()
-                    .uri("/slow?ms=50")
-                    .header("host", "chat");
-                let asked = client::try_request(to, head, empty());
-                let answer = tokio::time::timeout(Duration::from_millis(400), asked).await;
-                let is_good = matches!(answer, Ok(Ok(answer)) if answer.status == 200);
-                good.fetch_add(u64::from(is_good), Ordering::Relaxed);
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        });
-    }
-    while all.join_next().await.is_some() {}
-    good.load(Ordering::Relaxed)
+/// Asks without a pause, for answers that take as long as is said.
+struct Asking {
+    millis: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    all: JoinSet<()>,
 }
 
-/// Metastable failures (OSDI'22): the trigger is gone, and goodput must come back by itself, although callers and sidecar retry.
+impl Asking {
+    fn start(to: std::net::SocketAddr, callers: usize, millis: u64) -> Asking {
+        let (millis, stop) = (
+            Arc::new(AtomicU64::new(millis)),
+            Arc::<AtomicBool>::default(),
+        );
+        let mut all = JoinSet::new();
+        for _ in 0..callers {
+            let (millis, stop) = (Arc::clone(&millis), Arc::clone(&stop));
+            all.spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let path = format!("/slow?ms={}", millis.load(Ordering::Relaxed));
+                    let answer = client::get(to, "chat", &path).await;
+                    if answer.status != 200 {
+                        assert_eq!(answer.reason(), "overloaded");
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                }
+            });
+        }
+        Asking { millis, stop, all }
+    }
+
+    async fn end(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.all.join_next().await {
+            ended.unwrap();
+        }
+    }
+}
+
 #[tokio::test]
-async fn goodput_returns_after_an_overload_with_retries() {
-    let mesh = Mesh::start("").await;
-    mesh.control_plane.apply(&service(
-        "chat",
-        "retry: {attempts: 3, codes: [503], backoff: 5ms}\n\
-         limits: {concurrency: 4, queue: {maxLength: 50, maxWait: 300ms, target: 20ms}, throttling: {window: 10s}}",
-    ));
-    eventually(
-        "the limits are in effect",
-        Duration::from_secs(10),
-        async || {
-            let config = mesh.server.admin("/config").await.text();
-            if config.contains("\"max_wait_ms\": 300") || config.contains("\"max_wait_ms\":300") {
+async fn an_adaptive_concurrency_follows_the_latency() {
+    let example = "adaptive-concurrency.yaml";
+    let mesh = with(example, "\"concurrency\"", |mesh| &mesh.server).await;
+    let labels = [("service", "default/chat")];
+    let becomes = async |what: &str, is_so: &dyn Fn(f64) -> bool| {
+        eventually(what, Duration::from_secs(30), async || {
+            let metrics = mesh.server.metrics().await;
+            let limit = metrics.sum("outrigger_concurrency_limit", &labels);
+            assert!((1.0..=40.0).contains(&limit), "{limit}");
+            let in_use = metrics.sum("outrigger_concurrency_in_use", &labels);
+            assert!(in_use <= 40.0, "{in_use}");
+            if is_so(limit) {
                 Ok(())
             } else {
-                Err(config)
+                Err(limit.to_string())
             }
-        },
-    )
+        })
+        .await;
+    };
+    becomes("it begins with 20", &|limit| limit == 20.0).await;
+    let asking = Asking::start(mesh.caller.outbound(), 50, 50);
+    becomes("more, while answers come as fast as ever", &|limit| {
+        limit > 30.0
+    })
     .await;
-    let to = mesh.caller.outbound();
-    let span = Duration::from_secs(3);
-    let before = offer(to, 2, span).await;
-    assert!(before > 10, "{before}");
-    let during = offer(to, 60, span).await;
-    // It goes on with what it can do while it is asked for much more.
-    assert!(
-        during > before,
-        "{during} in the overload, {before} before it"
-    );
-    let rejected = [("direction", "inbound")];
+    asking.millis.store(2000, Ordering::Relaxed);
+    becomes("less, once they take longer", &|limit| limit < 15.0).await;
+    asking.millis.store(50, Ordering::Relaxed);
+    becomes("more again", &|limit| limit > 25.0).await;
+    asking.end().await;
+    let rejected = [("direction", "inbound"), ("limit", "concurrency")];
     let metrics = mesh.server.metrics().await;
-    assert!(
-        metrics.sum("outrigger_rejections_total", &rejected) > 0.0,
-        "it was no overload"
-    );
-    // Nothing is done but to go back to the load of before.
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    let after = offer(to, 2, span).await;
-    assert!(
-        after * 10 >= before * 8,
-        "{after} afterwards, {before} before"
-    );
+    assert!(metrics.sum("outrigger_rejections_total", &rejected) > 0.0);
 }

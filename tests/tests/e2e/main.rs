@@ -20,6 +20,7 @@ mod identity;
 mod join;
 mod limits;
 mod mesh;
+mod metastable;
 mod observability;
 mod protocols;
 mod reconfigure;

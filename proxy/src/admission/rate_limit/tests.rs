@@ -68,6 +68,8 @@ async fn what_one_limit_refuses_uses_up_no_other() {
     for _ in 0..10 {
         assert_eq!(ask(&limits, "a", ""), Err("each".into()));
     }
+    let counts = &limits.limits[0].counts;
+    assert_eq!((counts.allowed(), counts.refused()), (1, 0));
     for caller in ["b", "c", "d", "e"] {
         assert_eq!(ask(&limits, caller, ""), Ok(0));
     }

@@ -47,6 +47,9 @@ fn an_endpoint_that_has_not_answered_costs_nothing_idle_and_much_with_requests()
 fn an_endpoint_that_was_given_up_is_not_new_any_more() {
     let load = Load::new(0);
     load.begin(0);
+    // Not even sent.
+    load.sample_at_least(MS / 2, MS / 2);
+    assert_eq!(load.latency_ns(MS), None);
     load.sample_at_least(5 * MS, 5 * MS);
     load.end();
     close(latency(&load, 5 * MS), 30e6);

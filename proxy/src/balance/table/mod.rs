@@ -126,7 +126,14 @@ impl Table {
                     .or_else(|| maglev.from(key).find(known))
             }
         };
-        found.map(|member| self.order[member as usize] as usize)
+        let in_table = found.map(|member| self.order[member as usize] as usize);
+        // A Maglev table that is smaller than the set has no place for some.
+        in_table.or_else(|| {
+            let count = self.order.len();
+            let first = (key % count as u64) as usize;
+            let all = (0..count).map(|step| self.order[(first + step) % count] as usize);
+            all.into_iter().find(|index| allowed(*index))
+        })
     }
 
     /// Whether both are the same in memory.

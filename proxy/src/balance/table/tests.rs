@@ -145,6 +145,23 @@ fn only_the_keys_of_what_is_not_allowed_move_and_they_spread() {
     }
 }
 
+#[test]
+fn an_endpoint_without_a_place_takes_keys_where_nobody_else_can() {
+    let set = endpoints(&[1; 8]);
+    let small = Settings {
+        maglev_size: 5,
+        ..settings(Policy::Maglev)
+    };
+    let table = Table::new(&small, &set, None).unwrap();
+    let owners: std::collections::BTreeSet<_> = keys().map(|key| table.owner(key)).collect();
+    assert_eq!(owners.len(), 5);
+    for key in keys().take(100) {
+        let found = table.next(key, |index| !owners.contains(&index)).unwrap();
+        assert!(!owners.contains(&found));
+    }
+    assert!(table.next(7, |_| false).is_none());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -212,7 +212,7 @@ fn allow_list(field: &str, words: &[String]) -> Result<AllowList, Reason> {
     Ok(AllowList::These(header_value(field, &words.join(", "))?))
 }
 
-fn direct(wire: &wire::DirectResponse) -> Result<DirectResponse, Reason> {
+pub(super) fn direct(wire: &wire::DirectResponse) -> Result<DirectResponse, Reason> {
     let status = final_status("status", wire.status)?;
     if matches!(status.as_u16(), 204 | 304) && !wire.body.is_empty() {
         return Err(format!(

@@ -223,3 +223,6 @@ fn header_name(field: &str, name: &str) -> Result<HeaderName, Reason> {
     HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| format!("{field}: {name:?} is not a header's name"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,14 @@
 //! Hedges and fallbacks.
 
-use bytes::Bytes;
-use http::{HeaderValue, StatusCode};
+use http::HeaderValue;
 use outrigger_proto::dataplane::v1 as wire;
 use wire::fallback::{Cause as WireCause, To};
 
+use super::filters;
 use super::service::{backend, method};
 use super::{BackendSpec, Reason, known, list, timeout};
-use crate::policy::{Cause, Causes, Hedge, StaticResponse};
+use crate::policy::filters::DirectResponse;
+use crate::policy::{Cause, Causes, Hedge};
 
 /// [`Recovery`](crate::policy::Recovery), with names in place of backends.
 #[derive(Debug, Default)]
@@ -26,7 +27,7 @@ pub(in crate::control) struct FallbackSpec {
 #[derive(Debug)]
 pub(in crate::control) enum FallbackToSpec {
     Backend(BackendSpec),
-    Response(StaticResponse),
+    Response(DirectResponse),
 }
 
 /// Requests under way at the same time, where it is not said.
@@ -91,23 +92,18 @@ fn cause(number: i32) -> Result<Cause, Reason> {
     }
 }
 
-fn response(wire: &wire::StaticResponse) -> Result<StaticResponse, Reason> {
-    let status = u16::try_from(wire.status)
-        .ok()
-        .and_then(|status| StatusCode::from_u16(status).ok())
-        .filter(|status| !status.is_informational())
-        .ok_or_else(|| format!("status: {} is not the status of a response", wire.status))?;
-    let content_type = match (wire.content_type.as_str(), wire.body.is_empty()) {
-        ("", true) => None,
-        ("", false) => Some(HeaderValue::from_static("text/plain; charset=utf-8")),
-        (text, _) => Some(
-            HeaderValue::from_str(text)
-                .map_err(|_| format!("content_type: {text:?} is not a header's value"))?,
-        ),
-    };
-    Ok(StaticResponse {
-        status,
-        content_type,
-        body: Bytes::from(wire.body.clone()),
-    })
+fn response(wire: &wire::StaticResponse) -> Result<DirectResponse, Reason> {
+    let mut response = filters::direct(&wire::DirectResponse {
+        status: wire.status,
+        content_type: wire.content_type.clone(),
+        // A fallback's schema lets a body stand where there can be none; it is not sent.
+        body: match wire.status {
+            204 | 304 => Vec::new(),
+            _ => wire.body.clone(),
+        },
+    })?;
+    if response.content_type.is_none() && !response.body.is_empty() {
+        response.content_type = Some(HeaderValue::from_static("text/plain; charset=utf-8"));
+    }
+    Ok(response)
 }

@@ -147,7 +147,7 @@ fn what_is_wrong_is_told_with_its_field() {
                     to: Some(wire::fallback::To::Response(response)),
                 }];
             }),
-            "rules[0].fallbacks[0].response.status: 100 is not the status of a response",
+            "rules[0].fallbacks[0].response.status: 100 is not a status from 200 to 599",
         ),
         (
             with_rule(|rule| {

@@ -76,6 +76,83 @@ async fn what_is_refused_is_named_and_the_last_good_one_stays() {
 }
 
 #[tokio::test]
+async fn limits_that_make_no_sense_are_refused_and_the_last_good_ones_stay() {
+    let mut fake = Fake::start();
+    let application = "127.0.0.1:9".parse().unwrap();
+    let side = start(&fake, serving(&fake, application));
+    let mut stream = stream(&mut fake).await;
+    let limited = |version, requests| {
+        let mut limited = service("default", "chat", version);
+        if let Some(Body::Service(service)) = &mut limited.body {
+            service.limits = Some(wire::CallerLimits {
+                requests: Some(requests),
+                ..Default::default()
+            });
+        }
+        limited
+    };
+    let workload = |version, limit| wire::Resource {
+        name: "workload".into(),
+        version,
+        body: Some(Body::Workload(wire::Workload {
+            ports: vec![wire::InboundPort {
+                service: "default/chat".into(),
+                port: 80,
+                limits: Some(wire::ServerLimits {
+                    concurrency: Some(wire::server_limits::Concurrency::Fixed(limit)),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }],
+        })),
+    };
+    let places = vec![
+        host("chat", "default/chat", 1),
+        endpoints("default/chat", 1, vec![endpoint("10.0.0.1:80", "a")]),
+    ];
+    let first = [vec![limited(1, 7), workload(1, 3)], places].concat();
+    assert!(matches!(stream.delta(delta(1, first)).await, Up::Ack(_)));
+    let bad = vec![
+        limited(2, 0),
+        workload(2, 0),
+        host("other", "default/chat", 2),
+    ];
+    let Up::Nack(nack) = stream.delta(delta(2, bad)).await else {
+        panic!("limits of 0 were acknowledged")
+    };
+    let mut reasons: Vec<_> = nack
+        .refusals
+        .iter()
+        .map(|it| (&*it.name, &*it.reason))
+        .collect();
+    reasons.sort_unstable();
+    assert_eq!(
+        reasons,
+        [
+            (
+                "service/default/chat",
+                "limits.requests: 0 lets nothing through"
+            ),
+            ("workload", "ports[0].limits.fixed: 0 lets nothing through"),
+        ]
+    );
+    let snapshot = side.shared.snapshot.load_full();
+    assert!(has_host(&snapshot, "other"), "what is good is in effect");
+    let limits = &snapshot.services["default/chat"].upstream.limits;
+    assert_eq!(limits.as_ref().unwrap().limits.requests, Some(7));
+    let port = snapshot.inbound.values().next().unwrap();
+    assert_eq!(port.gate.as_ref().unwrap().settings().limit(), 3);
+    // Better ones are taken, and count what was under way before.
+    let held = port.gate.as_ref().unwrap().clone();
+    let better = vec![limited(3, 9), workload(3, 5)];
+    assert!(matches!(stream.delta(delta(3, better)).await, Up::Ack(_)));
+    let snapshot = side.shared.snapshot.load_full();
+    let port = snapshot.inbound.values().next().unwrap();
+    assert!(std::sync::Arc::ptr_eq(port.gate.as_ref().unwrap(), &held));
+    assert_eq!(held.settings().limit(), 5);
+}
+
+#[tokio::test]
 async fn a_killed_control_plane_leaves_everything_and_is_resumed() {
     let mut fake = Fake::start();
     let side = start(&fake, settings(&fake));

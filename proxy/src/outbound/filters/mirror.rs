@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use http_body::Body;
 
+use crate::admission::{Breaker, Counted, Limit};
 use crate::balance::Endpoint;
 use crate::http::arrival::Arrived;
 use crate::http::body::Source;
@@ -55,17 +56,27 @@ pub(super) fn start(worker: &Rc<Worker>, mirror: &Arc<Mirror>, request: &Arrived
 
 /// One try: a copy is worth no retry.
 async fn send(worker: &Rc<Worker>, mirror: &Mirror, request: &Arrived) -> MirrorOutcome {
-    let picked = {
-        let mut rng = worker.rng.borrow_mut();
-        mirror.backend.endpoints.pick(&mut *rng, &[])
-    };
+    let limits = mirror.backend.upstream.limits.as_deref();
+    let permit = limits.map(|limits| limits.enter(Counted::Requests));
+    if let Some(None) = permit {
+        return MirrorOutcome::Limited;
+    }
+    let endpoints = &mirror.backend.endpoints;
+    let picked = endpoints.pick(&mut *worker.rng.borrow_mut(), &[]);
     let Some(endpoint) = picked else {
+        if endpoints.is_full() {
+            count_full(limits);
+            return MirrorOutcome::Limited;
+        }
         return MirrorOutcome::NoEndpoints;
     };
     if worker.is_own_outbound(endpoint.address) || request.would_lose_tls(&endpoint) {
         return MirrorOutcome::Failed;
     }
-    let mut in_flight = endpoint.begin();
+    let Some(mut in_flight) = endpoint.try_begin() else {
+        count_full(limits);
+        return MirrorOutcome::Limited;
+    };
     let status = match try_one(worker, mirror, request, &endpoint).await {
         Ok(response) => {
             in_flight.first_byte();
@@ -81,6 +92,12 @@ async fn send(worker: &Rc<Worker>, mirror: &Mirror, request: &Arrived) -> Mirror
             in_flight.failed();
             MirrorOutcome::Failed
         }
+    }
+}
+
+fn count_full(limits: Option<&Breaker>) {
+    if let Some(limits) = limits {
+        limits.refusals.count(Limit::EndpointRequests);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Asks one endpoint once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use h2::RecvStream;
@@ -29,7 +30,7 @@ const STATUS_LINE: usize = 64;
 /// As much of a gRPC answer: a message has two bytes, after five of framing.
 const MAX_GRPC_ANSWER: usize = 256;
 /// How long a TCP connection must stay open: a peer's sidecar accepts it before it knows whether its application does.
-const STAYS_OPEN: std::time::Duration = std::time::Duration::from_millis(250);
+const STAYS_OPEN: Duration = Duration::from_millis(250);
 
 /// What a check says. `None`: nothing, it could not be made.
 type Verdict = Option<Result<(), String>>;
@@ -84,7 +85,7 @@ impl Prober {
     ) -> Verdict {
         let target = Target::of(endpoint, upstream, &check.server_name);
         let result = match &check.what.kind {
-            CheckKind::Tcp => tcp(shared, target).await,
+            CheckKind::Tcp => tcp(shared, target, stays_open(check.what.timeout)).await,
             CheckKind::Http { path, host, .. }
                 if !endpoint.mtls && check.protocol == Protocol::Http =>
             {
@@ -177,11 +178,16 @@ async fn connect(shared: &Shared, target: Target<'_>, alpn: Alpn) -> Result<Stre
     }
 }
 
+/// Within the check's own time, with as much left for connecting.
+fn stays_open(timeout: Duration) -> Duration {
+    STAYS_OPEN.min(timeout / 2)
+}
+
 /// A connection that is accepted and not closed at once.
-async fn tcp(shared: &Shared, target: Target<'_>) -> Result<(), Failed> {
+async fn tcp(shared: &Shared, target: Target<'_>, stays_open: Duration) -> Result<(), Failed> {
     let mut stream = connect(shared, target, Alpn::Tcp).await?;
     let mut byte = [0];
-    match tokio::time::timeout(STAYS_OPEN, stream.read(&mut byte)).await {
+    match tokio::time::timeout(stays_open, stream.read(&mut byte)).await {
         // It waits for the client, or has begun to speak itself.
         Err(_) | Ok(Ok(1)) => Ok(()),
         Ok(_) => says("the connection was closed"),

@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::client::{get, once, post};
 use super::mesh::{Calls, Onto, Sidecar, application, nobody, plain, sockets, text};
-use crate::policy::{Cause, Causes, StaticResponse, Timeouts};
+use crate::policy::filters::DirectResponse;
+use crate::policy::{Cause, Causes, Timeouts};
 
 const SPARE: &str = "default/spare";
 
@@ -15,7 +16,7 @@ fn on(causes: &[Cause]) -> Causes {
 }
 
 fn response(status: u16, body: &'static str) -> Onto {
-    Onto::Response(StaticResponse {
+    Onto::Response(DirectResponse {
         status: StatusCode::from_u16(status).unwrap(),
         content_type: Some(HeaderValue::from_static("application/json")),
         body: body.into(),

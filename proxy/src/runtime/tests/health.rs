@@ -354,6 +354,80 @@ async fn checks_go_the_way_of_requests_through_both_sidecars() {
     wait_for("the end of the checks", || health.is_available()).await;
 }
 
+/// Passes connections on; while it is silent, those that there are and those that come get nothing, and stay open.
+async fn relay(
+    to: std::net::SocketAddr,
+    silent: tokio::sync::watch::Receiver<bool>,
+) -> std::net::SocketAddr {
+    sockets(move |mut stream| {
+        let mut silent = silent.clone();
+        async move {
+            let passing = async {
+                let mut onward = tokio::net::TcpStream::connect(to).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut onward).await;
+                // Kept from the peer, too, once it is silent.
+                onward
+            };
+            let silenced = tokio::select! {
+                biased;
+                _ = silent.wait_for(|silent| *silent) => true,
+                _ = passing => false,
+            };
+            if silenced {
+                tokio::time::sleep(Duration::from_secs(600)).await;
+                drop(stream);
+            }
+        }
+    })
+    .await
+}
+
+/// A connection to a peer is there, and nothing comes any more: no reset, no end.
+#[tokio::test]
+async fn a_half_open_peer_is_found_by_every_kind_of_check() {
+    let serves = application(|_| async {
+        let serving = Bytes::from_static(&[0, 0, 0, 0, 2, 8, 1]);
+        Response::builder()
+            .header("content-type", "application/grpc")
+            .header("grpc-status", "0")
+            .body(Full::from(serving))
+            .unwrap()
+    })
+    .await;
+    let grpc = CheckKind::Grpc {
+        service: String::new(),
+        host: "chat.default".parse().unwrap(),
+    };
+    for (kind, protocol) in [
+        (http(), Protocol::Http),
+        (grpc, Protocol::Grpc),
+        (CheckKind::Tcp, Protocol::Tcp),
+    ] {
+        let name = kind.as_str();
+        let ca = TestCa::new();
+        let peer = server(&ca, super::mesh::CHAT);
+        peer.set(serving(serves, protocol));
+        let (silence, silent) = tokio::sync::watch::channel(false);
+        let caller = calling(&ca);
+        let calls = Calls {
+            protocol,
+            checks: vec![check(kind)],
+            ..Calls::default()
+        };
+        let endpoints = vec![endpoint(relay(peer.inbound(), silent).await, true)];
+        caller.set(calls.snapshot(&caller.shared.metrics, endpoints));
+        let _watch = watch(&caller);
+        caller
+            .expect_metric(&["outrigger_health_checks_total", "result=\"success\""])
+            .await;
+        wait_for(name, || states(&caller) == [EndpointState::Ready]).await;
+        silence.send_replace(true);
+        wait_for(name, || states(&caller) == [EndpointState::Unhealthy]).await;
+        silence.send_replace(false);
+        wait_for(name, || states(&caller) == [EndpointState::Ready]).await;
+    }
+}
+
 #[tokio::test]
 async fn a_peer_that_does_not_prove_who_it_is_is_unhealthy() {
     let ca = TestCa::new();

@@ -17,17 +17,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::address::Address;
-use crate::admission::Breaker;
+use crate::admission::{Breaker, Throttle};
 use crate::balance::{Endpoint, EndpointSet, Load, Policy};
 use crate::config::LogFormat;
 use crate::control::lookup::Lookups;
 use crate::drain::Drain;
-use crate::policy::filters::Filter;
+use crate::policy::filters::{DirectResponse, Filter};
 use crate::policy::health::{Check, HealthCheck, ServiceHealth};
 use crate::policy::{
     AccessLogMode, Backend, CallerLimits, Causes, ConnectionPool, Detection, Fallback, FallbackTo,
     Filters, Hedge, HostEntry, InboundPort, Protocol, Recovery, Retry, Rule, Service, ServicePort,
-    Snapshot, StaticResponse, TcpLimits, Timeouts, Upstream,
+    Session, SessionSettings, Snapshot, TcpLimits, Timeouts, Upstream,
 };
 use crate::resilience::health::Health;
 use crate::resilience::outlier::{self, Outliers};
@@ -185,6 +185,7 @@ pub(super) struct Calls {
     pub(super) outliers: Option<outlier::Policy>,
     pub(super) checks: Vec<HealthCheck>,
     pub(super) limits: Option<CallerLimits>,
+    pub(super) session: Option<SessionSettings>,
 }
 
 /// Where a fallback leads.
@@ -192,7 +193,7 @@ pub(super) struct Calls {
 pub(super) enum Onto {
     /// To a service of this name with these plaintext endpoints.
     Service(&'static str, Vec<SocketAddr>),
-    Response(StaticResponse),
+    Response(DirectResponse),
 }
 
 impl Default for Calls {
@@ -215,6 +216,7 @@ impl Default for Calls {
             outliers: None,
             checks: Vec::new(),
             limits: None,
+            session: None,
         }
     }
 }
@@ -252,21 +254,6 @@ pub(crate) fn endpoint(address: SocketAddr, mtls: bool) -> Arc<Endpoint> {
 }
 
 impl Calls {
-    fn breaker(&self, endpoints: &EndpointSet) -> Option<Arc<Breaker>> {
-        let limits = self.limits.clone()?;
-        for endpoint in endpoints.endpoints() {
-            endpoint
-                .load
-                .set_most_connections(limits.endpoint_connections);
-        }
-        Some(Arc::new(Breaker {
-            limits,
-            usage: Arc::default(),
-            throttle: None,
-            refusals: Arc::default(),
-        }))
-    }
-
     /// The snapshot of a sidecar that calls `default/chat` at these endpoints.
     pub(super) fn snapshot(&self, metrics: &Metrics, endpoints: Vec<Arc<Endpoint>>) -> Snapshot {
         let name: Arc<str> = Arc::from("default/chat");
@@ -287,7 +274,7 @@ impl Calls {
             names: Box::default(),
             tls: None,
             has_loop: false,
-            limits: self.breaker(&endpoints),
+            limits: self.breaker(metrics, &name, &endpoints),
             service: Arc::clone(&name),
             ports: ports.clone(),
             identities: self
@@ -300,20 +287,22 @@ impl Calls {
             endpoints: Arc::clone(&endpoints),
             health,
         });
+        let backends = vec![Backend {
+            model_endpoints: Box::default(),
+            upstream: Arc::clone(&upstream),
+            port: 80,
+            protocol: self.protocol,
+            weight: 1,
+            endpoints,
+            server_name: SNI.try_into().unwrap(),
+            metrics: metrics.request(Direction::Outbound, &name, "default/all", &name),
+        }];
+        let session = self.session.clone();
         let rule = Rule {
-            session: None,
+            session: session.map(|it| Box::new(Session::new(it, &backends, Arc::default()))),
             route: Arc::from("default/all"),
             matches: Vec::new(),
-            backends: vec![Backend {
-                model_endpoints: Box::default(),
-                upstream: Arc::clone(&upstream),
-                port: 80,
-                protocol: self.protocol,
-                weight: 1,
-                endpoints,
-                server_name: SNI.try_into().unwrap(),
-                metrics: metrics.request(Direction::Outbound, &name, "default/all", &name),
-            }],
+            backends,
             total_weight: 1,
             turns: Arc::default(),
             timeouts: self.timeouts.clone(),
@@ -354,6 +343,29 @@ impl Calls {
 }
 
 impl Calls {
+    /// The limits, with nothing in use.
+    fn breaker(
+        &self,
+        metrics: &Metrics,
+        service: &Arc<str>,
+        endpoints: &EndpointSet,
+    ) -> Option<Arc<Breaker>> {
+        let limits = self.limits.clone()?;
+        for endpoint in endpoints.endpoints() {
+            let load = &endpoint.load;
+            load.set_most_in_flight(limits.endpoint_requests);
+            load.set_most_connections(limits.endpoint_connections);
+        }
+        Some(Arc::new(Breaker {
+            throttle: limits
+                .throttling
+                .map(|(ratio, window)| Arc::new(Throttle::new(ratio, window))),
+            limits,
+            usage: Arc::default(),
+            refusals: metrics.refusals(Direction::Outbound, service),
+        }))
+    }
+
     /// Endpoints that are watched together.
     fn health(&self, endpoints: Vec<Arc<Endpoint>>) -> (ServiceHealth, Vec<Arc<Endpoint>>) {
         let outliers = Arc::new(Outliers::default());

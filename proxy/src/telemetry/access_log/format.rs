@@ -67,9 +67,12 @@ fn fields(line: &mut Line, entry: &Entry) {
     if let Some(action) = entry.filter {
         line.text("filter", action);
     }
-
     if let Some(fallback) = &entry.fallback {
         line.text("fallback", fallback);
+    }
+    if let Some(turn) = &entry.turn {
+        line.number("queue_ms", Millis(turn.waited));
+        line.text("priority", turn.priority.as_str());
     }
     let traceparent = entry
         .request

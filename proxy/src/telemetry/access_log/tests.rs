@@ -48,6 +48,10 @@ fn entry() -> Entry {
         not_retried: Some("budget"),
         filter: Some("fault-delay"),
         fallback: Some("default/chat-small".into()),
+        turn: Some(Turn {
+            waited: Duration::from_micros(12_500),
+            priority: Priority::Default,
+        }),
     }
 }
 
@@ -79,7 +83,7 @@ fn as_json() {
             r#""reason":"request-timeout","service":"default/chat","route":"default/chat-canary","upstream":"10.0.0.5:15006","#,
             r#""peer":"spiffe://outrigger.local/ns/default/sa/chat","client":"[::1]:40312","duration_ms":30000.042,"#,
             r#""first_byte_ms":1.500,"bytes_in":812,"bytes_out":0,"attempts":2,"not_retried":"budget","filter":"fault-delay","#,
-            r#""fallback":"default/chat-small","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#
+            r#""fallback":"default/chat-small","queue_ms":12.500,"priority":"default","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#
         )]
     );
 }
@@ -94,7 +98,7 @@ fn as_text() {
             "reason=request-timeout service=default/chat route=default/chat-canary upstream=10.0.0.5:15006 ",
             "peer=spiffe://outrigger.local/ns/default/sa/chat client=[::1]:40312 duration_ms=30000.042 ",
             "first_byte_ms=1.500 bytes_in=812 bytes_out=0 attempts=2 not_retried=budget filter=fault-delay ",
-            "fallback=default/chat-small trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
+            "fallback=default/chat-small queue_ms=12.500 priority=default trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
         )]
     );
 }
@@ -135,6 +139,7 @@ fn what_does_not_apply_is_left_out() {
         not_retried: None,
         filter: None,
         fallback: None,
+        turn: None,
         ..entry()
     };
     assert_eq!(

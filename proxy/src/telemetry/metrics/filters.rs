@@ -81,11 +81,13 @@ pub enum MirrorOutcome {
     Timeout,
     /// Not begun: too many copies were under way.
     Skipped,
+    /// Not sent: a limit of the mirror's service.
+    Limited,
 }
 
 impl MirrorOutcome {
     /// In the order of the discriminants.
-    pub const ALL: [MirrorOutcome; 8] = [
+    pub const ALL: [MirrorOutcome; 9] = [
         MirrorOutcome::Ok,
         MirrorOutcome::Error,
         MirrorOutcome::Failed,
@@ -94,6 +96,7 @@ impl MirrorOutcome {
         MirrorOutcome::Cut,
         MirrorOutcome::Timeout,
         MirrorOutcome::Skipped,
+        MirrorOutcome::Limited,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -106,6 +109,7 @@ impl MirrorOutcome {
             MirrorOutcome::Cut => "cut",
             MirrorOutcome::Timeout => "timeout",
             MirrorOutcome::Skipped => "skipped",
+            MirrorOutcome::Limited => "limited",
         }
     }
 }

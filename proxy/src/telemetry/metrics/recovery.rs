@@ -20,6 +20,8 @@ pub enum HedgeResult {
     Failed,
     /// Not sent: the retry budget is spent.
     NoBudget,
+    /// Not sent: as many retries are under way to the service as may be.
+    Limit,
     /// Not sent: there is no other endpoint.
     NoEndpoint,
     /// Not sent: the request's body is not here as a whole, or too large to be kept.
@@ -28,11 +30,12 @@ pub enum HedgeResult {
 
 impl HedgeResult {
     /// In the order of the discriminants.
-    pub const ALL: [HedgeResult; 6] = [
+    pub const ALL: [HedgeResult; 7] = [
         HedgeResult::Won,
         HedgeResult::Lost,
         HedgeResult::Failed,
         HedgeResult::NoBudget,
+        HedgeResult::Limit,
         HedgeResult::NoEndpoint,
         HedgeResult::Body,
     ];
@@ -43,6 +46,7 @@ impl HedgeResult {
             HedgeResult::Lost => "lost",
             HedgeResult::Failed => "failed",
             HedgeResult::NoBudget => "no-budget",
+            HedgeResult::Limit => "limit",
             HedgeResult::NoEndpoint => "no-endpoint",
             HedgeResult::Body => "body",
         }

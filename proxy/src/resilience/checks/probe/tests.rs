@@ -18,6 +18,14 @@ fn status_lines() {
     }
 }
 
+#[test]
+fn a_tcp_check_waits_within_its_own_time() {
+    for (timeout, stays) in [(1000, 250), (500, 250), (100, 50), (10, 5)] {
+        let timeout = Duration::from_millis(timeout);
+        assert_eq!(stays_open(timeout), Duration::from_millis(stays));
+    }
+}
+
 fn text(result: Result<(), Failed>) -> Option<String> {
     match result {
         Ok(()) => None,

@@ -140,10 +140,9 @@ pub fn row(kind: Kind, resource: &Resource, event: Option<&str>, options: &Optio
     row
 }
 
-/// Whether sidecars answer to resources of this kind. A workload they do not receive, and a rate limit comes to those that
-/// serve its services as part of what each of them gets for itself.
+/// Whether sidecars answer to resources of this kind. A workload they do not receive.
 fn has_answers(kind: Kind) -> bool {
-    !matches!(kind, Kind::Workload | Kind::RateLimit)
+    kind != Kind::Workload
 }
 
 /// `2/2`: sidecars that have it in effect, of those that were sent it and have answered.
