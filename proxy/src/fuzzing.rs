@@ -33,7 +33,13 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("client_hello", client_hello),
     ("proxy_protocol", proxy_protocol),
     ("model_request", model_request),
+    ("token_stream", token_stream),
 ];
+
+/// A stream of tokens: what is seen of it does not depend on how it is cut into pieces.
+pub fn token_stream(bytes: &[u8]) {
+    crate::inference::fuzz_stream(bytes);
+}
 
 /// The body of a request for a model: what is read of it, and that what is replaced in it is what was meant.
 pub fn model_request(bytes: &[u8]) {

@@ -81,7 +81,7 @@ pub enum UnknownModels {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenStreams {
-    /// From the request's head to the first token, over all tries. Unset: no limit.
+    /// From when a try is sent to its first token. Unset: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_token_timeout: Option<Duration>,
     /// Between two tokens. Unset: no limit.

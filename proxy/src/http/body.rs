@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 
 use super::tee::TeeSource;
 use crate::error::Reason;
+use crate::inference::ModelStream;
 use crate::pool::{Http1Response, Http2Lease, ResponseError, Upgraded};
 
 /// Why a body ended early.
@@ -62,6 +63,8 @@ pub(crate) enum Source {
     Tee(TeeSource),
     /// With what was looked at already.
     Peeked(Box<Peeked>),
+    /// A model's answer, which is looked at.
+    Model(Box<ModelStream>),
 }
 
 #[derive(Debug)]
@@ -143,6 +146,15 @@ impl Source {
         }
     }
 
+    /// What is seen of a model's answer.
+    pub(crate) fn model(&self) -> Option<&ModelStream> {
+        match self {
+            Source::Model(stream) => Some(stream),
+            Source::Peeked(peeked) => peeked.rest.model(),
+            _ => None,
+        }
+    }
+
     /// Whether [`poll_peek`](Self::poll_peek) has found that the body broke.
     pub(crate) fn is_broken(&self) -> bool {
         matches!(self, Source::Peeked(peeked) if matches!(peeked.first, Some(Err(_))))
@@ -175,6 +187,7 @@ impl Body for Source {
                 Some(first) => Poll::Ready(Some(first)),
                 None => Pin::new(&mut peeked.rest).poll_frame(cx),
             },
+            Source::Model(stream) => Pin::new(&mut **stream).poll_frame(cx),
         }
     }
 
@@ -187,6 +200,7 @@ impl Body for Source {
             Source::Http2(source) => source.ended || source.stream.is_end_stream(),
             Source::Tee(source) => source.is_end_stream(),
             Source::Peeked(peeked) => peeked.first.is_none() && peeked.rest.is_end_stream(),
+            Source::Model(stream) => stream.is_end_stream(),
         }
     }
 
@@ -199,6 +213,7 @@ impl Body for Source {
             // Where the length is known, the header says it.
             Source::Http2(_) | Source::Tee(_) => SizeHint::default(),
             Source::Peeked(peeked) => peeked.size_hint(),
+            Source::Model(stream) => stream.size_hint(),
         }
     }
 }

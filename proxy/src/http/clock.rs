@@ -75,6 +75,13 @@ impl Alarm {
         }
     }
 
+    /// As [`set`](Self::set), where it is set to another moment.
+    pub(crate) fn set_if_other(&mut self, at: Instant) {
+        if self.at != at {
+            self.set(at);
+        }
+    }
+
     pub(crate) fn set(&mut self, at: Instant) {
         self.timer.as_mut().reset(at);
         self.at = at;

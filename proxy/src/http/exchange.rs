@@ -22,10 +22,11 @@ use crate::admission::Held;
 use crate::balance::InFlight;
 use crate::error::Reason;
 use crate::identity::SpiffeId;
+use crate::inference::Account;
 use crate::outbound::verdict;
 use crate::policy::AccessLogMode;
 use crate::resilience::outlier::Fault;
-use crate::telemetry::access_log::{Entry, RequestLine, Turn};
+use crate::telemetry::access_log::{Entry, ModelEntry, RequestLine, Turn};
 use crate::telemetry::metrics::RequestMetrics;
 use crate::telemetry::{Direction, Outcome};
 
@@ -53,6 +54,8 @@ pub(crate) struct Exchange {
     complete: bool,
     /// Bytes from the client on an upgraded connection.
     upgraded_bytes: Option<u64>,
+    /// Where it is for a model.
+    model: Option<Box<Account>>,
 }
 
 /// What only the access log wants to know.
@@ -95,6 +98,7 @@ impl Exchange {
             style,
             complete: false,
             upgraded_bytes: None,
+            model: None,
         })
     }
 
@@ -228,6 +232,11 @@ impl Exchange {
         self.held = None;
     }
 
+    /// It is for a model.
+    pub(crate) fn set_model(&mut self, account: Account) {
+        self.model = Some(Box::new(account));
+    }
+
     /// Whether the client's side broke.
     pub(crate) fn is_client_gone(&self) -> bool {
         self.request.is_broken()
@@ -303,6 +312,12 @@ impl Exchange {
             served.first_byte();
         }
         self.client.set_patience(idle);
+        if let Some(account) = &mut self.model {
+            account.report = response
+                .body()
+                .model()
+                .map(|stream| Rc::clone(stream.report()));
+        }
         response.map(|source| ResponseBody::upstream(source, self, idle, deadline))
     }
 
@@ -321,7 +336,7 @@ impl Exchange {
         self.complete = true;
     }
 
-    fn record(&self, log: Log, outcome: Outcome) {
+    fn record(&self, log: Log, outcome: Outcome, model: Option<Box<ModelEntry>>) {
         let access_log = &self.client.worker.shared.access_log;
         if !access_log.enabled(self.log_mode, &outcome) {
             return;
@@ -343,6 +358,7 @@ impl Exchange {
             filter: log.filter,
             fallback: log.fallback,
             turn: log.turn,
+            model,
         });
     }
 }
@@ -366,6 +382,17 @@ impl Exchange {
     /// The response has come to its end.
     pub(super) fn completed(&mut self) {
         self.complete = true;
+        // What a stream of tokens says of itself counts, not that its bytes came to an end.
+        if let Some(flaw) = self.model.as_ref().and_then(|account| account.flaw())
+            && self.reason.is_none()
+        {
+            self.reason = Some(flaw);
+            if let Some(in_flight) = &mut self.in_flight {
+                in_flight.failed();
+                in_flight.fault(Fault::Gateway);
+            }
+            return;
+        }
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.succeeded();
         }
@@ -386,7 +413,9 @@ impl Exchange {
             match reason {
                 Reason::UpstreamTruncated
                 | Reason::StreamIdleTimeout
-                | Reason::FirstByteTimeout => {
+                | Reason::FirstByteTimeout
+                | Reason::FirstTokenTimeout
+                | Reason::TokenIdleTimeout => {
                     in_flight.fault(Fault::Gateway);
                 }
                 // Cut because its time was over: that says nothing of who was asked.
@@ -415,6 +444,15 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if !self.complete
+            && self.reason.is_none()
+            && self
+                .model
+                .as_ref()
+                .is_some_and(|account| account.is_told_all())
+        {
+            self.completed();
+        }
         if !self.complete && self.reason.is_none() {
             self.reason = Some(self.client.cut_reason().unwrap_or(Reason::ClientGone));
         }
@@ -437,8 +475,16 @@ impl Drop for Exchange {
                 metrics.finish(&outcome);
             }
         }
+        let model = self.model.take().map(|account| {
+            let result = account.result(&outcome, self.started);
+            if let Some(metrics) = &self.metrics {
+                let models = &self.client.worker.shared.metrics.models;
+                models.ended(metrics, &account, &result);
+            }
+            Box::new((account.name, result))
+        });
         if let Some(log) = self.log.take() {
-            self.record(*log, outcome);
+            self.record(*log, outcome, model);
         }
         if !self.request.is_sent() && !self.request.is_broken() {
             self.client.leave_unread();

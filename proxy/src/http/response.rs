@@ -263,7 +263,11 @@ impl Body for ResponseBody {
                 Poll::Ready(None)
             }
             Poll::Ready(Some(Err(error))) => {
-                let reason = me.clocks.is_due().unwrap_or(Reason::UpstreamTruncated);
+                let reason = match &error {
+                    // A clock of the tokens.
+                    BodyError::Clock(reason) => *reason,
+                    _ => me.clocks.is_due().unwrap_or(Reason::UpstreamTruncated),
+                };
                 exchange.broke(reason);
                 me.cut(error, cx)
             }

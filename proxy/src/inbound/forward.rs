@@ -24,7 +24,7 @@ use crate::http::response::ResponseBody;
 use crate::http::server::{Client, Handler};
 use crate::http::upgrade;
 use crate::identity::SpiffeId;
-use crate::inference::understand;
+use crate::inference::{stream, understand};
 use crate::outbound::request;
 use crate::policy::{InboundPort, Protocol, Snapshot};
 use crate::pool::{self, Failure, Path};
@@ -294,6 +294,9 @@ async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Resp
         Ok(Ok(mut response)) => {
             request.body.seal();
             headers::clean_response(response.headers_mut(), false);
+            if let Some(model) = &request.model {
+                response = stream::watch(model, response);
+            }
             if let Some(report) = &call.report {
                 report.write(response.headers_mut());
             }

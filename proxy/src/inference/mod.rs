@@ -4,6 +4,7 @@
 //! [`ModelRequest`] with it (`Arrived::model`): routing, balancing, limits and metrics go by that. The body is forwarded byte
 //! for byte; only where a policy asks for another name of the model, or for usage, are a few bytes of it replaced ([`edit`]).
 
+pub mod account;
 mod api;
 pub mod edit;
 mod form;
@@ -13,12 +14,15 @@ mod prefix;
 mod probe;
 mod prompt;
 mod request;
+pub mod stream;
 mod understand;
 
+pub use account::{Account, ModelOutcome};
 pub use api::Api;
 pub use prefix::Prefixes;
 pub use request::{ModelRequest, Unread};
+pub(crate) use stream::ModelStream;
 pub(crate) use understand::understand;
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use probe::fuzz;
+pub(crate) use {probe::fuzz, stream::fuzz as fuzz_stream};

@@ -1,6 +1,7 @@
 //! Reads a request before it is decided where it goes.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use tokio::time::Instant;
 
+use super::account::Account;
 use super::api::{self, Api};
 use super::probe::Duplicate;
 use super::request::{ModelRequest, Unread};
@@ -31,7 +33,7 @@ pub(crate) type Refusal = (Reason, String);
 /// Finds out which model a request is for, and leaves that in `arrived.model`. Waits for the body, up to its cap and for a
 /// minute. A request that is none for a model stays as it is.
 pub(crate) async fn understand(
-    inference: &Inference,
+    inference: &Arc<Inference>,
     metrics: &ModelMetrics,
     arrived: &mut Arrived,
     exchange: &mut Exchange,
@@ -65,6 +67,9 @@ pub(crate) async fn understand(
     }
     if api != Api::ListModels {
         metrics.probed(request.unread.map_or(Probe::Read, Probe::from));
+    }
+    if api != Api::ListModels {
+        exchange.set_model(Account::new(&request, inference));
     }
     arrived.model = Some(Box::new(request));
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
@@ -109,6 +110,13 @@ impl Call<'_> {
         }
         let of_model = self.listed_model().and_then(|index| by_model.get(index));
         of_model.unwrap_or(all)
+    }
+
+    /// How long a try may take to a stream's first token.
+    pub(super) fn first_token(&self) -> Option<Duration> {
+        let inference = self.backend.upstream.inference.as_ref()?;
+        let request = self.request.model.as_ref()?;
+        request.stream.then_some(inference.streams.first_token)?
     }
 
     /// The place of the model among those that the backend lists.

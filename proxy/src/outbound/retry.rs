@@ -98,7 +98,7 @@ impl<'a> Retries<'a> {
                 RetryCause::Connect
             }
             Reason::UpstreamUntrusted => RetryCause::Untrusted,
-            Reason::PerTryTimeout => RetryCause::Timeout,
+            Reason::PerTryTimeout | Reason::FirstTokenTimeout => RetryCause::Timeout,
             _ => RetryCause::Reset,
         };
         // The same endpoint would refuse the connection again; a stream that it refused it may take on another connection.

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
@@ -19,6 +20,7 @@ use crate::http::exchange::Exchange;
 use crate::http::headers;
 use crate::http::replay::{RequestBody, Whole};
 use crate::http::response::ResponseBody;
+use crate::inference::{ModelRequest, ModelStream, stream};
 use crate::policy::Protocol;
 use crate::pool::{self, Failure, Path, Target};
 use crate::resilience::outlier::Fault;
@@ -178,6 +180,7 @@ async fn try_endpoints(
             continue;
         }
         exchange.log_attempt(endpoint.address, endpoint.identity.as_ref());
+        let begun = Instant::now();
         let hedge = call.rule.recovery.hedge.as_ref();
         // Of two connections that changed their protocol one would have been opened for nothing.
         let hedge = hedge.filter(|hedge| {
@@ -203,6 +206,12 @@ async fn try_endpoints(
                 }
             }
         };
+        if let Some(model) = &call.request.model
+            && let Ok(response) = result
+        {
+            // Boxed: most services are not for models.
+            result = Box::pin(first_token(call, model, response, begun, end)).await;
+        }
         let from_sidecar = endpoint.mtls;
         let next = match &mut result {
             // The clock that it was told of is ours.
@@ -220,7 +229,16 @@ async fn try_endpoints(
                 }
                 call.affinity.answered(&endpoint);
                 let unprocessed = from_sidecar && is_unprocessed(response);
-                if unprocessed || call.rule.retry.is_some() {
+                let lost = response.body().model().is_some_and(ModelStream::is_lost);
+                if lost {
+                    tried.push(endpoint);
+                    let next = retries.after_failure(LOST, call.has_others(&tried));
+                    if matches!(next, Next::Again(_)) {
+                        in_flight.failed();
+                        in_flight.fault(Fault::Gateway);
+                    }
+                    next
+                } else if unprocessed || call.rule.retry.is_some() {
                     tried.push(endpoint);
                     let others = call.has_others(&tried);
                     retry::look_at_trailers(call, response).await;
@@ -266,6 +284,48 @@ async fn try_endpoints(
     }
 }
 
+/// A stream that had an error in the place of its first token, or nothing at all.
+const LOST: Failure = Failure {
+    reason: Reason::ModelError,
+    unprocessed: false,
+    stale: false,
+};
+
+/// Looks at a model's answer from now on. Where a stream can still be made elsewhere, its head is held back until its first
+/// token is here: not longer than the head may be waited for (`end`).
+async fn first_token(
+    call: &Call<'_>,
+    model: &ModelRequest,
+    response: Response<Source>,
+    begun: Instant,
+    end: Option<Instant>,
+) -> Result<Response<Source>, Failure> {
+    let Some(inference) = &call.backend.upstream.inference else {
+        return Ok(stream::watch(model, response));
+    };
+    let limit = Deadline::after(begun, call.first_token(), Reason::FirstTokenTimeout);
+    let hold = model.stream && (call.rule.retry.is_some() || limit.is_some());
+    let first_token = limit.map(|limit| limit.at);
+    let until = end.and_then(|end| end.checked_sub(HEAD_START));
+    let begin = stream::begin(
+        inference,
+        model,
+        response,
+        hold.then_some(until),
+        first_token,
+    );
+    Deadline::limit(limit, pin!(begin))
+        .await
+        .map_err(|reason| Failure {
+            reason,
+            unprocessed: false,
+            stale: false,
+        })
+}
+
+/// A head that is held back is let go so long before its time is up.
+const HEAD_START: Duration = Duration::from_millis(5);
+
 /// Sends to one endpoint, for as long as a try may take. `copy`: the body, where another try has the request's own. `end`: when
 /// the caller stops waiting, if the endpoint is to be told.
 pub(super) async fn try_one(
@@ -274,10 +334,11 @@ pub(super) async fn try_one(
     copy: Option<&Whole>,
     end: Option<Instant>,
 ) -> Result<Response<Source>, Failure> {
-    let limit =
-        call.rule.timeouts.per_try.and_then(|per_try| {
-            Deadline::after(Instant::now(), Some(per_try), Reason::PerTryTimeout)
-        });
+    let now = Instant::now();
+    let limit = Deadline::earlier(
+        Deadline::after(now, call.rule.timeouts.per_try, Reason::PerTryTimeout),
+        Deadline::after(now, call.first_token(), Reason::FirstTokenTimeout),
+    );
     let sending = pin!(send_to(call, endpoint, copy, end));
     let sent = Deadline::limit(limit, sending).await;
     sent.unwrap_or_else(|reason| {

@@ -71,6 +71,7 @@ pub(crate) fn failure(failure: &Failure, in_flight: &mut InFlight) {
         | Reason::PerTryTimeout
         | Reason::RequestTimeout
         | Reason::FirstByteTimeout
+        | Reason::FirstTokenTimeout
         | Reason::ResponseHeadersTimeout => in_flight.fault(Fault::Gateway),
         _ => in_flight.ignore(),
     }

@@ -36,7 +36,7 @@ pub struct Model {
 /// What is done with streamed tokens, besides observing them. `None`: not done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TokenStreams {
-    /// From the request's head to the first token, over all tries.
+    /// From when a try is sent to its first token.
     pub first_token: Option<Duration>,
     /// Between two tokens.
     pub token_idle: Option<Duration>,

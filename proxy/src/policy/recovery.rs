@@ -104,9 +104,10 @@ impl Cause {
             | Reason::NotReady
             | Reason::Draining => Some(Cause::ConnectFailed),
             Reason::UpstreamReset => Some(Cause::Reset),
-            Reason::PerTryTimeout | Reason::ResponseHeadersTimeout | Reason::FirstByteTimeout => {
-                Some(Cause::FirstByteTimeout)
-            }
+            Reason::PerTryTimeout
+            | Reason::ResponseHeadersTimeout
+            | Reason::FirstByteTimeout
+            | Reason::FirstTokenTimeout => Some(Cause::FirstByteTimeout),
             _ => None,
         }
     }

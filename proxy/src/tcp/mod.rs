@@ -298,6 +298,7 @@ impl Drop for Session<'_> {
                 filter: None,
                 fallback: None,
                 turn: None,
+                model: None,
             });
         }
     }

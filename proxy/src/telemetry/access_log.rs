@@ -18,10 +18,14 @@ use crate::address::Address;
 use crate::admission::Priority;
 use crate::config::LogFormat;
 use crate::identity::SpiffeId;
+use crate::inference;
 use crate::policy::AccessLogMode;
 
 /// Entries that wait for the writer. At 100,000 requests a second these are 40 ms of a disk that does not answer.
 const QUEUE: usize = 4096;
+
+/// The model that a request named, and what came of it.
+pub type ModelEntry = (Option<Box<str>>, inference::account::Result);
 
 /// Everything about one request that is worth a line. Cheap to make: clones of what the request had anyway; the writer
 /// does the formatting.
@@ -55,6 +59,8 @@ pub struct Entry {
     pub fallback: Option<Arc<str>>,
     /// `None`: it met no limit of the concurrency.
     pub turn: Option<Turn>,
+    /// Where it was for a model.
+    pub model: Option<Box<ModelEntry>>,
 }
 
 /// How a request's turn at the application came, or did not.

@@ -26,8 +26,8 @@ use crate::policy::filters::{DirectResponse, Filter};
 use crate::policy::health::{Check, HealthCheck, ServiceHealth};
 use crate::policy::{
     AccessLogMode, Backend, CallerLimits, Causes, ConnectionPool, Detection, Fallback, FallbackTo,
-    Filters, Hedge, HostEntry, InboundPort, Protocol, Recovery, Retry, Rule, Service, ServicePort,
-    Session, SessionSettings, Snapshot, TcpLimits, Timeouts, Upstream,
+    Filters, Hedge, HostEntry, InboundPort, Inference, Protocol, Recovery, Retry, Rule, Service,
+    ServicePort, Session, SessionSettings, Snapshot, TcpLimits, Timeouts, Upstream,
 };
 use crate::resilience::health::Health;
 use crate::resilience::outlier::{self, Outliers};
@@ -186,6 +186,7 @@ pub(super) struct Calls {
     pub(super) checks: Vec<HealthCheck>,
     pub(super) limits: Option<CallerLimits>,
     pub(super) session: Option<SessionSettings>,
+    pub(super) inference: Option<Inference>,
 }
 
 /// Where a fallback leads.
@@ -217,6 +218,7 @@ impl Default for Calls {
             checks: Vec::new(),
             limits: None,
             session: None,
+            inference: None,
         }
     }
 }
@@ -270,7 +272,7 @@ impl Calls {
             detection: self.detection,
         }];
         let upstream = Arc::new(Upstream {
-            inference: None,
+            inference: self.inference.clone().map(Arc::new),
             names: Box::default(),
             tls: None,
             has_loop: false,
@@ -526,7 +528,11 @@ impl Pair {
         let ca = TestCa::new();
         let caller = calling(&ca);
         let server = server(&ca, CHAT);
-        server.set(serving(application, calls.protocol));
+        let mut snapshot = serving(application, calls.protocol);
+        for port in snapshot.inbound.values_mut() {
+            Arc::get_mut(port).unwrap().inference = calls.inference.clone().map(Arc::new);
+        }
+        server.set(snapshot);
         let endpoints = vec![endpoint(server.inbound(), true)];
         caller.set(calls.snapshot(&caller.shared.metrics, endpoints));
         Pair { ca, caller, server }

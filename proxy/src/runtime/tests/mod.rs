@@ -16,6 +16,7 @@ mod http2;
 mod inbound;
 mod limits;
 pub(crate) mod mesh;
+mod models;
 mod outside;
 mod places;
 mod pool;

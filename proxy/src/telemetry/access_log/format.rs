@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use http::HeaderValue;
 
-use super::Entry;
+use super::{Entry, ModelEntry};
 use crate::config::LogFormat;
 
 /// Appends the line, with its end.
@@ -74,12 +74,34 @@ fn fields(line: &mut Line, entry: &Entry) {
         line.number("queue_ms", Millis(turn.waited));
         line.text("priority", turn.priority.as_str());
     }
+    if let Some(model) = &entry.model {
+        model_fields(line, model);
+    }
     let traceparent = entry
         .request
         .as_ref()
         .and_then(|request| request.traceparent.as_ref());
     if let Some(trace_id) = traceparent.and_then(trace_id) {
         line.text("trace_id", trace_id);
+    }
+}
+
+fn model_fields(line: &mut Line, (name, result): &ModelEntry) {
+    if let Some(name) = name {
+        line.text("model", name);
+    }
+    line.text("outcome", result.outcome.as_str());
+    if let Some(first_token) = result.first_token {
+        line.number("first_token_ms", Millis(first_token));
+    }
+    if let Some(tokens) = result.input {
+        line.number("input_tokens", tokens);
+    }
+    if let Some(tokens) = result.output {
+        line.number("output_tokens", tokens);
+    }
+    if let Some(finish) = result.finish {
+        line.text("finish", finish.as_str());
     }
 }
 

@@ -52,6 +52,7 @@ fn entry() -> Entry {
             waited: Duration::from_micros(12_500),
             priority: Priority::Default,
         }),
+        model: None,
     }
 }
 
@@ -140,6 +141,7 @@ fn what_does_not_apply_is_left_out() {
         filter: None,
         fallback: None,
         turn: None,
+        model: None,
         ..entry()
     };
     assert_eq!(

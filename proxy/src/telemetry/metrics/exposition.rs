@@ -32,7 +32,7 @@ pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
     protocols(&mut page, metrics);
     control(&mut page, metrics);
     metrics.admission.write(&mut page);
-    metrics.models.write(&mut page);
+    metrics.models.render(&mut page, &metrics.all_requests());
     shared_state(&mut page, shared);
     metrics.dns.write(&mut page, &shared.snapshot.load());
     process(&mut page, Process::read());
@@ -314,12 +314,25 @@ impl Page {
         figures: &histogram::Histogram,
     ) {
         let (counts, sum) = figures.read();
+        let bounds = BOUNDS_MS.map(|bound| bound as f64 / 1e3);
+        self.add_buckets(family, values, &bounds, &counts, sum);
+    }
+
+    /// `counts`: not cumulative; the last one is for everything above.
+    pub(super) fn add_buckets(
+        &mut self,
+        family: Family,
+        values: &[&str],
+        bounds: &[f64],
+        counts: &[u64],
+        sum: f64,
+    ) {
         let mut total = 0;
-        let mut buckets = Vec::with_capacity(BOUNDS_MS.len());
-        for (bound, count) in BOUNDS_MS.iter().zip(counts) {
+        let mut buckets = Vec::with_capacity(bounds.len());
+        for (bound, count) in bounds.iter().zip(counts) {
             total += count;
             let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound as f64 / 1e3);
+            bucket.set_upper_bound(*bound);
             bucket.set_cumulative_count(total);
             buckets.push(bucket);
         }

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use super::histogram::Histogram;
+use super::inference::ByModel;
 use super::recovery::Hedges;
 use crate::balance::clock::nanos;
 use crate::error::Reason;
@@ -40,6 +41,8 @@ pub struct RequestMetrics {
     pub(super) latency: Arc<Latency>,
     /// Retries of this kind's requests.
     pub retries: RouteRetries,
+    /// Made with the first request for a model.
+    pub(super) models: OnceLock<ByModel>,
 }
 
 /// What tells kinds apart.
@@ -108,6 +111,7 @@ impl RequestMetrics {
             ended: AtomicU64::new(0),
             latency,
             retries: RouteRetries::default(),
+            models: OnceLock::new(),
         }
     }
 

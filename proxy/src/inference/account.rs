@@ -1,0 +1,153 @@
+//! A request for a model from its head to its last token: what is told of it when it has ended.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::stream::{Finish, Report, StreamOutcome};
+use super::{Api, ModelRequest};
+use crate::error::Reason;
+use crate::policy::Inference;
+use crate::telemetry::Outcome;
+
+/// Kept with the request's exchange.
+#[derive(Debug)]
+pub struct Account {
+    pub api: Api,
+    pub name: Option<Box<str>>,
+    pub inference: Arc<Inference>,
+    /// Of the answer that the client gets. `None`: it is not read.
+    pub report: Option<Rc<Report>>,
+}
+
+/// How a request for a model ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum ModelOutcome {
+    Complete,
+    ClientGone,
+    /// The stream ended without its end.
+    Truncated,
+    /// An error was reported within the stream.
+    Error,
+    /// A stream without a token.
+    Empty,
+    /// Nothing came for too long.
+    Stalled,
+    /// There was no answer, or one with a status of 400 or above.
+    Failed,
+}
+
+impl ModelOutcome {
+    /// In the order of the discriminants.
+    pub const ALL: [ModelOutcome; 7] = [
+        ModelOutcome::Complete,
+        ModelOutcome::ClientGone,
+        ModelOutcome::Truncated,
+        ModelOutcome::Error,
+        ModelOutcome::Empty,
+        ModelOutcome::Stalled,
+        ModelOutcome::Failed,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ModelOutcome::Complete => "complete",
+            ModelOutcome::ClientGone => "client-gone",
+            ModelOutcome::Truncated => "truncated",
+            ModelOutcome::Error => "error",
+            ModelOutcome::Empty => "empty",
+            ModelOutcome::Stalled => "stalled",
+            ModelOutcome::Failed => "failed",
+        }
+    }
+}
+
+/// The figures of a request that has ended. What is not known is `None`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Result {
+    pub outcome: ModelOutcome,
+    pub duration: Duration,
+    pub first_token: Option<Duration>,
+    /// Mean time for each token after the first.
+    pub per_token: Option<Duration>,
+    pub longest_gap: Option<Duration>,
+    /// As the server counted.
+    pub input: Option<u32>,
+    /// As the server counted, else as pieces of the stream were.
+    pub output: Option<u32>,
+    pub finish: Option<Finish>,
+}
+
+impl Account {
+    pub(super) fn new(request: &ModelRequest, inference: &Arc<Inference>) -> Account {
+        Account {
+            api: request.api,
+            name: request.name.clone(),
+            inference: Arc::clone(inference),
+            report: None,
+        }
+    }
+
+    /// What is wrong with an answer that has come to its end. `None`: nothing.
+    pub(crate) fn flaw(&self) -> Option<Reason> {
+        match self.report.as_ref()?.outcome() {
+            StreamOutcome::Complete => None,
+            StreamOutcome::Truncated => Some(Reason::UpstreamTruncated),
+            StreamOutcome::Error | StreamOutcome::Empty => Some(Reason::ModelError),
+        }
+    }
+
+    /// Whether the client has all there is: many go away at the last event, before the end of the body.
+    pub(crate) fn is_told_all(&self) -> bool {
+        let report = self.report.as_ref();
+        report.is_some_and(|report| report.is_stream && report.seen().done)
+    }
+
+    pub(crate) fn result(&self, outcome: &Outcome, started: Instant) -> Result {
+        let report = self.report.as_deref();
+        let seen = report.map(Report::seen).unwrap_or_default();
+        let since = |at: Instant| at.saturating_duration_since(started);
+        let usage = seen.usage.unwrap_or_default();
+        let output = usage.output.or((seen.tokens > 0).then_some(seen.tokens));
+        let times = report.and_then(|report| Some((report.first_token()?, report.last_token()?)));
+        let per_token = times.and_then(|(first, last)| {
+            let others = output?.checked_sub(1)?;
+            last.saturating_duration_since(first).checked_div(others)
+        });
+        Result {
+            outcome: self.outcome(outcome),
+            duration: outcome.duration,
+            first_token: times.map(|(first, _)| since(first)),
+            per_token,
+            longest_gap: report.filter(|_| seen.tokens > 1).map(Report::longest_gap),
+            input: usage.input,
+            output,
+            finish: seen.finish,
+        }
+    }
+
+    fn outcome(&self, outcome: &Outcome) -> ModelOutcome {
+        match outcome.reason {
+            Some(Reason::ClientGone) => ModelOutcome::ClientGone,
+            Some(
+                Reason::StreamIdleTimeout
+                | Reason::FirstByteTimeout
+                | Reason::FirstTokenTimeout
+                | Reason::TokenIdleTimeout,
+            ) => ModelOutcome::Stalled,
+            Some(Reason::ModelError) => match self.report.as_ref().map(|report| report.outcome()) {
+                Some(StreamOutcome::Empty) => ModelOutcome::Empty,
+                _ => ModelOutcome::Error,
+            },
+            Some(Reason::UpstreamTruncated | Reason::FaultTruncate) => ModelOutcome::Truncated,
+            Some(_) => ModelOutcome::Failed,
+            None => match outcome.status {
+                Some(status) if status.as_u16() < 400 => ModelOutcome::Complete,
+                _ => ModelOutcome::Failed,
+            },
+        }
+    }
+}
