@@ -14,11 +14,11 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 const SERVICES: &str = "kind: Service
 metadata: {name: chat}
-spec: {ports: [{port: 80, protocol: http}], hosts: [chat.models], loadBalancing: {policy: round-robin}}
+spec: {ports: [{port: 80, protocol: http}], hosts: [chat.models], loadBalancing: {policy: round-robin}, inference: {provider: llama.cpp}}
 ---
 kind: Service
 metadata: {name: embed}
-spec: {ports: [{port: 80, protocol: http}]}
+spec: {ports: [{port: 80, protocol: http}], inference: {}}
 ";
 
 /// Two chat replicas and an embedding server behind sidecars, and a sidecar that calls.
@@ -218,6 +218,24 @@ async fn a_real_model_server_through_the_mesh() {
             (Some(2), Some(64))
         );
     }
+
+    // The mesh's figures are the server's: two answers and two streams of 24 tokens each.
+    let metrics = mesh.caller.metrics().await;
+    let chat = [
+        ("service", "default/chat"),
+        ("gen_ai_operation_name", "chat"),
+    ];
+    let output = [chat[0], chat[1], ("gen_ai_token_type", "output")];
+    let complete = [chat[0], chat[1], ("outcome", "complete")];
+    assert_eq!(metrics.sum("outrigger_model_tokens_total", &output), 96.0);
+    assert_eq!(
+        metrics.sum("outrigger_model_requests_total", &complete),
+        4.0
+    );
+    let first = "gen_ai_server_time_to_first_token_seconds_count";
+    assert_eq!(metrics.sum(first, &chat), 2.0);
+    let embedded = [("service", "default/embed"), ("gen_ai_token_type", "input")];
+    assert!(metrics.sum("outrigger_model_tokens_total", &embedded) > 0.0);
 
     // Both replicas had their share, and both sides counted it.
     for server in &mesh.servers {

@@ -21,6 +21,7 @@ mod join;
 mod limits;
 mod mesh;
 mod metastable;
+mod models;
 mod observability;
 mod protocols;
 mod reconfigure;
