@@ -42,6 +42,8 @@ pub(super) fn load_balancing(settings: &model::LoadBalancing) -> wire::LoadBalan
         From::Random => To::Random,
         From::RingHash => To::RingHash,
         From::Maglev => To::Maglev,
+        From::ModelLoad => To::ModelLoad,
+        From::PrefixAffinity => To::PrefixAffinity,
     };
     let ring = settings.ring_hash.and_then(|ring| ring.minimum_ring_size);
     let maglev = settings.maglev.and_then(|maglev| maglev.table_size);

@@ -14,7 +14,8 @@ pub struct LoadBalancing {
     /// Peak EWMA: how long a latency is remembered. Default 10 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ewma_decay: Option<Duration>,
-    /// Policies that hash: what a request is told by; in order, what a request has is combined.
+    /// Policies that hash: what a request is told by; in order, what a request has is combined. Prefix affinity: what goes before the
+    /// prompt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hash: Vec<HashInput>,
     /// Of the policy ring-hash.
@@ -23,7 +24,7 @@ pub struct LoadBalancing {
     /// Of the policy maglev.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maglev: Option<Maglev>,
-    /// Policies that hash: no endpoint takes more than this many per cent of its share of the requests under way. Unset: no
+    /// Policies that hash, prefix affinity: no endpoint takes more than this many per cent of its share of the requests under way. Unset: no
     /// bound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bounded_load: Option<u32>,
@@ -72,12 +73,21 @@ pub enum LoadBalancingPolicy {
     RingHash,
     /// By a key of the request, in a table.
     Maglev,
+    /// The replica with the least work to do.
+    ModelLoad,
+    /// The replica that has the prompt's prefix in its cache.
+    PrefixAffinity,
 }
 
 impl LoadBalancingPolicy {
     /// Whether requests are told apart by a key.
     pub const fn hashes(self) -> bool {
         matches!(self, Self::RingHash | Self::Maglev)
+    }
+
+    /// Whether a request may have a key.
+    pub const fn takes_keys(self) -> bool {
+        self.hashes() || matches!(self, Self::PrefixAffinity)
     }
 }
 

@@ -469,6 +469,11 @@ pub mod load_balancing {
         RingHash = 30,
         /// Consistent hashing in a table, more even than the ring. Without a key as above.
         Maglev = 31,
+        /// The one with the least work: prompt tokens to read, streams, what endpoints report.
+        ModelLoad = 40,
+        /// The one that has the prompt's prefix in its cache, while it is not much busier than others. `hash` and
+        /// `bounded_load_percent` may be set: what is hashed goes before the prompt.
+        PrefixAffinity = 41,
     }
     impl Policy {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -484,6 +489,8 @@ pub mod load_balancing {
                 Self::Random => "POLICY_RANDOM",
                 Self::RingHash => "POLICY_RING_HASH",
                 Self::Maglev => "POLICY_MAGLEV",
+                Self::ModelLoad => "POLICY_MODEL_LOAD",
+                Self::PrefixAffinity => "POLICY_PREFIX_AFFINITY",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -496,6 +503,8 @@ pub mod load_balancing {
                 "POLICY_RANDOM" => Some(Self::Random),
                 "POLICY_RING_HASH" => Some(Self::RingHash),
                 "POLICY_MAGLEV" => Some(Self::Maglev),
+                "POLICY_MODEL_LOAD" => Some(Self::ModelLoad),
+                "POLICY_PREFIX_AFFINITY" => Some(Self::PrefixAffinity),
                 _ => None,
             }
         }

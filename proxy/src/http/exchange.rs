@@ -322,6 +322,13 @@ impl Exchange {
     }
 
     /// An upgrade was accepted: the client got the upstream's head, and bytes follow.
+    /// The answer's first byte is here.
+    pub(super) fn first_byte(&mut self) {
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.first_token();
+        }
+    }
+
     pub(crate) fn upgraded(&mut self, status: StatusCode, in_flight: Option<InFlight>) {
         self.status = Some(status);
         self.first_byte = Some(self.started.elapsed());

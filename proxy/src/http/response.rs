@@ -251,6 +251,9 @@ impl Body for ResponseBody {
                     }
                 }
                 if let Some(data) = frame.data_ref() {
+                    if me.sent == 0 {
+                        exchange.first_byte();
+                    }
                     me.sent += data.len() as u64;
                 } else if let Some(trailers) = frame.trailers_ref() {
                     exchange.trailers(trailers);

@@ -5,7 +5,9 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::api::Api;
+use super::json::Reader;
 use super::prefix::Prefixes;
+use crate::balance::{Prompt, PromptReader};
 
 /// A request for a model, as far as it was understood. What is `None` is not known: nothing is guessed.
 #[derive(Debug)]
@@ -98,6 +100,21 @@ impl ModelRequest {
         self.name.as_deref()
     }
 
+    /// What the choice of a replica goes by: the prompt's length and its prefixes, by the bytes of the JSON text. `None`: it is not
+    /// known. Costs what it takes to read the prompt, each time.
+    pub fn prompt(&self) -> Option<Prompt> {
+        let tokens = self.prompt_tokens?;
+        let mut prompt = PromptReader::new(self.name().unwrap_or_default().as_bytes());
+        let [first, second, last] = &self.spans.prompt;
+        for piece in [first, second].into_iter().flatten() {
+            prompt.text(self.body.get(piece.clone()).unwrap_or_default());
+            prompt.end_of_message();
+        }
+        let last = last.clone().and_then(|range| self.body.get(range));
+        messages(last.unwrap_or_default(), &mut prompt);
+        Some(prompt.finish(tokens))
+    }
+
     /// Hashes of the prompt's beginning, one for each block of so many bytes: equal hashes mean equal beginnings for the same
     /// model. Costs what it takes to read the prompt, each time.
     pub fn prefixes(&self, block: usize) -> Prefixes<'_> {
@@ -108,5 +125,29 @@ impl ModelRequest {
         let [first, second, third] = &self.spans.prompt;
         let pieces = [piece(first), piece(second), piece(third)].map(Option::unwrap_or_default);
         Prefixes::new(self.name().unwrap_or_default(), pieces, block)
+    }
+}
+
+/// Reads a list of messages one by one, anything else as one text.
+fn messages(text: &[u8], prompt: &mut PromptReader) {
+    let mut reader = Reader::new(text);
+    let mut read_to = 0;
+    if reader.peek() == Some(b'[') {
+        // It was read before: there is no flaw. If there were one, the rest would be one text.
+        let _ = reader.array(|item| {
+            let start = item.position();
+            let is_message = matches!(item.peek(), Some(b'{' | b'"'));
+            item.skip()?;
+            if is_message {
+                prompt.text(text.get(start..item.end()).unwrap_or_default());
+                prompt.end_of_message();
+                read_to = item.end();
+            }
+            Ok(())
+        });
+    }
+    // What closes the list is not there yet when the next message is.
+    if read_to == 0 {
+        prompt.text(text);
     }
 }

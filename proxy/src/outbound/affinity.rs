@@ -1,13 +1,13 @@
 //! What binds a request to an endpoint: its session, or the key that its service hashes.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::sync::Arc;
 
 use http::HeaderMap;
 use rand::Rng;
 
 use crate::balance::hash::{Hasher, mix};
-use crate::balance::{Endpoint, EndpointSet};
+use crate::balance::{Endpoint, EndpointSet, Prompt};
 use crate::http::arrival::Arrived;
 use crate::http::cookies;
 use crate::policy::{Backend, HashKey, HashPolicy, Rule, Token};
@@ -19,6 +19,10 @@ pub(super) struct Affinity {
     sticky: Option<Sticky>,
     /// Value of the cookie that was made for a client without one.
     made: Cell<Option<Digits>>,
+    /// Where the policy is for models.
+    prompt: OnceCell<Option<Box<Prompt>>>,
+    /// Tokens that the endpoint which was chosen last has to read. `None`: none was chosen by the prompt.
+    uncached: Cell<Option<u32>>,
 }
 
 /// Hexadecimal.
@@ -38,7 +42,25 @@ impl Affinity {
                 answered: RefCell::default(),
             }),
             made: Cell::new(None),
+            prompt: OnceCell::new(),
+            uncached: Cell::new(None),
         }
+    }
+
+    /// What a policy for models goes by. Read once, for all tries.
+    pub(super) fn prompt(&self, request: &Arrived) -> Option<&Prompt> {
+        let read = || request.model.as_ref()?.prompt().map(Box::new);
+        self.prompt.get_or_init(read).as_deref()
+    }
+
+    pub(super) fn set_uncached(&self, tokens: u32) {
+        self.uncached.set(Some(tokens));
+    }
+
+    /// Tokens that the endpoint has to read, by all that is known.
+    pub(super) fn uncached(&self, request: &Arrived) -> u32 {
+        let whole = || self.prompt(request).map_or(0, Prompt::tokens);
+        self.uncached.take().unwrap_or_else(whole)
     }
 
     /// The backend that the session is at, before any weight.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::affinity::Affinity;
 use super::outside;
 use crate::admission::Limit;
-use crate::balance::{Endpoint, EndpointSet, InFlight};
+use crate::balance::{Asked, Endpoint, EndpointSet, InFlight};
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::http::clock::Deadline;
@@ -157,7 +157,13 @@ impl Call<'_> {
         }
         let key = self.affinity.key(endpoints, self.worker, self.request);
         let mut rng = self.worker.rng.borrow_mut();
-        endpoints.pick_by(key, &mut *rng, tried)
+        if !endpoints.wants_prompt() {
+            return endpoints.pick_by(key, &mut *rng, tried);
+        }
+        let prompt = self.affinity.prompt(self.request);
+        let picked = endpoints.pick_for(&Asked { key, prompt }, &mut *rng, tried)?;
+        self.affinity.set_uncached(picked.uncached);
+        Some(picked.endpoint)
     }
 
     /// Tells the client by what it is known from now on. A fallback's answer leaves its session where it is.
@@ -171,6 +177,9 @@ impl Call<'_> {
     /// Begins a try at an endpoint. `None`: it has as many requests as it may have.
     pub(super) fn begin(&self, endpoint: &Arc<Endpoint>, exchange: &Exchange) -> Option<InFlight> {
         let mut in_flight = endpoint.try_begin()?;
+        if self.endpoints().wants_prompt() {
+            in_flight.prompt(self.affinity.uncached(self.request));
+        }
         // The policy's clocks: the caller's own may be shorter than any endpoint could keep.
         in_flight.answer_by(|| {
             let timeouts = &self.rule.timeouts;

@@ -81,7 +81,7 @@ pub fn request(at: Time, prompt: &Text, answer: (u64, u32), adapter: u64, sessio
         prompt_tokens: prompt.tokens().max(1),
         output_tokens: answer.1.max(1),
         chain,
-        prompt: reader.finish(),
+        prompt: reader.finish(prompt.tokens().max(1)),
         adapter,
         session,
     }

@@ -228,3 +228,48 @@ async fn a_session_stays_at_its_replica_until_that_is_gone() {
     }
     assert!(mesh.sum(SESSIONS, ("outcome", "moved")).await >= 1.0);
 }
+
+#[tokio::test]
+async fn prompts_that_begin_alike_go_to_one_replica() {
+    let all = [("one", "a"), ("two", "a"), ("three", "b")];
+    let mesh = Mesh::start("model-balancing", &all).await;
+    let ask = async |customer: usize, question: &str, session: Option<&str>| {
+        let system = format!("You work for customer {customer}. ").repeat(100);
+        let body = serde_json::json!({
+            "model": "llama",
+            "messages": [{"role": "system", "content": system}, {"role": "user", "content": question}],
+        });
+        let mut head = http::Request::post("/v1/chat/completions")
+            .header("host", "chat")
+            .header("content-type", "application/json");
+        if let Some(session) = session {
+            head = head.header("x-session-id", session);
+        }
+        let body = client::full(body.to_string());
+        let answer = client::request(mesh.caller.outbound(), head, body).await;
+        assert_eq!(answer.status, 200, "{} {}", answer.reason(), answer.text());
+        answer.instance().to_owned()
+    };
+    let mut rounds = Vec::new();
+    for round in 0..4 {
+        let mut owners = Vec::new();
+        for customer in 0..16 {
+            owners.push(ask(customer, &format!("question {round}"), None).await);
+        }
+        rounds.push(owners);
+    }
+    // At first nothing is known of what prompts have in common.
+    assert_eq!(rounds[2], rounds[3]);
+    let used: BTreeSet<_> = rounds[3].iter().collect();
+    assert!(used.len() > 1, "{rounds:?}");
+    const PICKS: &str = "outrigger_balancing_hash_picks_total";
+    assert!(mesh.sum(PICKS, ("result", "owner")).await >= 32.0);
+    let page = mesh.endpoints().await;
+    assert_eq!(page["endpoints"][0]["prompt_tokens"], 0, "{page}");
+    // A session goes before the prompt.
+    let mut sessions = BTreeSet::new();
+    for customer in 0..6 {
+        sessions.insert(ask(customer, "hello", Some("s-1")).await);
+    }
+    assert_eq!(sessions.len(), 1, "{sessions:?}");
+}

@@ -27,6 +27,8 @@ pub(super) static LOAD_BALANCING: Object = Object::with_rule(
                 "random",
                 "ring-hash",
                 "maglev",
+                "model-load",
+                "prefix-affinity",
             ]),
         ),
         Field::optional("ewmaDecay", DECAY),
@@ -114,9 +116,10 @@ fn fits_the_policy(members: &Map<String, Value>, report: &mut Report) {
             report.problem_at(field, problem);
         }
     };
-    let hashing = "the policies ring-hash and maglev";
-    only_for("hash", hashes, hashing, report);
-    only_for("boundedLoad", hashes, hashing, report);
+    let has_keys = hashes || policy == "prefix-affinity";
+    let keyed = "the policies ring-hash, maglev and prefix-affinity";
+    only_for("hash", has_keys, keyed, report);
+    only_for("boundedLoad", has_keys, keyed, report);
     only_for(
         "ringHash",
         policy == "ring-hash",
@@ -126,8 +129,8 @@ fn fits_the_policy(members: &Map<String, Value>, report: &mut Report) {
     only_for("maglev", policy == "maglev", "the policy maglev", report);
     let others =
         "policies that do not hash: a key has its endpoint, wherever and however new that is";
-    only_for("zone", !hashes, others, report);
-    only_for("slowStart", !hashes, others, report);
+    only_for("zone", !has_keys, others, report);
+    only_for("slowStart", !has_keys, others, report);
     let cookies = members.get("hash").and_then(Value::as_array);
     let cookies = cookies.into_iter().flatten();
     if cookies.filter(|item| item.get("cookie").is_some()).count() > 1 {

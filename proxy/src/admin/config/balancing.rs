@@ -15,6 +15,7 @@ pub(super) fn settings(set: &EndpointSet) -> Value {
         "panic_threshold_percent": settings.panic_percent,
         "hash": hash.map(|hash| hash.inputs.iter().map(input).collect::<Vec<_>>()),
         "places": set.table_len(),
+        "prompts_again": set.prompts_again(),
         "bounded_load_percent": settings.bounded_load,
         "zone": settings.zone.as_ref().map(|zone| json!({
             "own": &*zone.own,

@@ -105,14 +105,21 @@ impl PromptReader {
         }
     }
 
-    pub fn finish(mut self) -> Prompt {
+    /// `tokens`: of the whole; the estimate of whoever understands more of it than its bytes.
+    pub fn finish(mut self, tokens: u32) -> Prompt {
         self.mark();
         Prompt {
-            tokens: tokens(self.bytes),
+            tokens,
             // At most MAX_MARKS.
             len: self.len as u8,
             marks: self.marks,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn finish_by_bytes(self) -> Prompt {
+        let tokens = tokens(self.bytes);
+        self.finish(tokens)
     }
 
     fn add(&mut self, bytes: &[u8]) {

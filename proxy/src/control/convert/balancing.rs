@@ -31,6 +31,8 @@ pub(super) fn settings(wire: Option<&wire::LoadBalancing>) -> Result<Settings, R
         WirePolicy::Random => Policy::Random,
         WirePolicy::RingHash => Policy::RingHash,
         WirePolicy::Maglev => Policy::Maglev,
+        WirePolicy::ModelLoad => Policy::ModelLoad,
+        WirePolicy::PrefixAffinity => Policy::PrefixAffinity,
     };
     let panic_percent = match wire.panic_threshold_percent {
         None => DEFAULT_PANIC_PERCENT,
@@ -70,9 +72,11 @@ pub(super) fn settings(wire: Option<&wire::LoadBalancing>) -> Result<Settings, R
 /// What requests are told by. `None`: the policy does not hash.
 fn hash(wire: &wire::LoadBalancing) -> Result<Option<Arc<HashPolicy>>, Reason> {
     let hashes = matches!(wire.policy(), WirePolicy::RingHash | WirePolicy::Maglev);
-    match (hashes, wire.hash.as_slice()) {
+    let may_hash = hashes || wire.policy() == WirePolicy::PrefixAffinity;
+    match (may_hash, wire.hash.as_slice()) {
         (false, []) => return Ok(None),
         (false, _) => return Err("hash: given, and the policy does not hash".into()),
+        (true, []) if !hashes => return Ok(None),
         (true, []) => return Err("hash: empty, the policy needs something to hash".into()),
         (true, _) => {}
     }

@@ -359,6 +359,16 @@ fn balancing_that_cannot_work_is_refused_and_the_rest_is_taken_over() {
     let hash = settings.hash.as_ref().unwrap();
     assert_eq!(hash.inputs.len(), 2);
     assert_eq!(&*hash.cookie().unwrap().path, "/");
+    for keys in [vec![], vec![header()]] {
+        let good = with(&|it| {
+            it.policy = Policy::PrefixAffinity.into();
+            it.hash.clone_from(&keys);
+        });
+        let Spec::Service(spec) = resource(&good, TRUST_DOMAIN).unwrap() else {
+            panic!("not a service")
+        };
+        assert_eq!(spec.balancing.hash.is_some(), !keys.is_empty());
+    }
 }
 
 #[test]

@@ -164,3 +164,21 @@ proptest! {
         fuzz(&body.as_bytes()[..cut.index(body.len())]);
     }
 }
+
+#[test]
+fn a_conversation_keeps_the_prefixes_of_its_prompt() {
+    let prompt = |body: &str| probe(Api::Chat, body).prompt().unwrap();
+    let first = r#"{"model":"m","messages":[{"role":"system","content":"be brief"},{"role":"user","content":"hi"}]}"#;
+    let later = r#"{"model":"m","stream":true,"messages":[ {"role":"system","content":"be brief"},{"role":"user","content":"hi"},
+        {"role":"assistant","content":"hello"}, {"role":"user","content":"and?"}]}"#;
+    let (first, later) = (prompt(first), prompt(later));
+    // The model, the system prompt, the question.
+    assert_eq!(first.marks().len(), 3);
+    assert_eq!(first.marks(), &later.marks()[..3]);
+    assert!(later.tokens() > first.tokens());
+    let other = r#"{"model":"n","messages":[{"role":"system","content":"be brief"}]}"#;
+    assert_ne!(prompt(other).marks()[0], first.marks()[0]);
+    let ids = prompt(r#"{"model":"m","prompt":[1,2,3]}"#);
+    assert_eq!((ids.tokens(), ids.marks().len()), (3, 2));
+    assert!(probe(Api::Chat, r#"{"model":"m"}"#).prompt().is_none());
+}

@@ -12,7 +12,7 @@ fn prompt(messages: &[&str]) -> Prompt {
         reader.text(message.as_bytes());
         reader.end_of_message();
     }
-    reader.finish()
+    reader.finish_by_bytes()
 }
 
 /// A sidecar: what it has sent, and what it has seen.

@@ -8,7 +8,7 @@ fn read(messages: &[&[u8]]) -> Prompt {
         reader.text(message);
         reader.end_of_message();
     }
-    reader.finish()
+    reader.finish_by_bytes()
 }
 
 fn hashes(prompt: &Prompt) -> Vec<u64> {
@@ -36,7 +36,7 @@ fn a_conversation_keeps_its_marks_while_it_grows() {
 #[test]
 fn where_a_message_ends_and_which_model_reads_it_makes_a_difference() {
     assert_ne!(hashes(&read(&[b"ab", b"c"])), hashes(&read(&[b"a", b"bc"])));
-    let other = PromptReader::new(b"mistral").finish();
+    let other = PromptReader::new(b"mistral").finish_by_bytes();
     assert_ne!(hashes(&other), hashes(&read(&[])));
 }
 
@@ -56,7 +56,7 @@ fn a_prompt_without_end_has_sixteen_marks() {
     for _ in 0..2000 {
         reader.text(&[b'x'; 1000]);
     }
-    let prompt = reader.finish();
+    let prompt = reader.finish_by_bytes();
     assert_eq!(prompt.marks().len(), MAX_MARKS);
     assert_eq!(prompt.marks()[MAX_MARKS - 2].tokens, 512 * 1024 / 4);
     assert_eq!(prompt.tokens(), 500_001);
@@ -73,7 +73,7 @@ proptest! {
             reader.text(&text[piece[0]..piece[1]]);
         }
         reader.end_of_message();
-        prop_assert_eq!(reader.finish(), whole);
+        prop_assert_eq!(reader.finish_by_bytes(), whole);
     }
 
     #[test]

@@ -9,9 +9,12 @@ use crate::commands::get::word;
 /// The policy, and a line for each thing that was set.
 pub fn load_balancing(settings: &LoadBalancing) -> String {
     let mut lines = vec![word(&settings.policy())];
-    if settings.policy().hashes() {
+    if settings.policy().takes_keys() && !settings.hash.is_empty() {
         let keys: Vec<String> = settings.hash.iter().map(key).collect();
         lines[0].push_str(&format!(" on {}", keys.join(", ")));
+        if !settings.policy().hashes() {
+            lines[0].push_str(", else the prompt");
+        }
     }
     match settings.policy() {
         LoadBalancingPolicy::RingHash => {
