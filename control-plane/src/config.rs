@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use tracing_subscriber::filter::Targets;
+use outrigger_proxy::telemetry::logging;
 
 use crate::ca::init::{CaMode, Source};
 use crate::ca::spiffe::check_trust_domain;
@@ -143,7 +143,7 @@ fn trust_domain(text: &str) -> Result<String, String> {
 }
 
 fn log_level(text: &str) -> Result<String, String> {
-    text.parse::<Targets>()
+    logging::parse(text)
         .map(|_| text.to_owned())
         .map_err(|error| error.to_string())
 }

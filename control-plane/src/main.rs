@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use outrigger_control_plane::app::ControlPlane;
 use outrigger_control_plane::config::{Config, LogFormat};
+use outrigger_proxy::telemetry::logging;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 fn start_logging(config: &Config) -> anyhow::Result<()> {
-    let filter: Targets = config.log_level.parse()?;
+    let filter = logging::parse(&config.log_level)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter);
     match config.log_format {

@@ -31,7 +31,7 @@ fn senseless_values_are_usage_errors_that_say_what_is_allowed() {
         ("--lease=soon", "lease"),
         ("--certificate-lifetime=1s", "5s to 2160h"),
         ("--trust-domain=Upper", "lower-case"),
-        ("--log-level=info,,=", "log-level"),
+        ("--log-level=debgu", "log-level"),
         ("--sidecar-listen=15010", "sidecar-listen"),
         ("--ca-mode=other", "intermediate"),
         ("--ca-cert=/tmp/ca.crt", "--ca-key"),

@@ -90,8 +90,13 @@ impl fmt::Debug for LogLevel {
     }
 }
 
+/// What a level (`debug`) or a list by module (`outrigger_proxy=debug,info`) lets through.
+///
 /// Strict: `Targets` alone takes any word for a module's name, so that `debgu` would silence the log.
-fn parse(text: &str) -> Result<Targets, LogError> {
+///
+/// # Errors
+/// One of the words is no level.
+pub fn parse(text: &str) -> Result<Targets, LogError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let refuse = |why: String| LogError::Level {
         text: text.chars().take(200).collect(),
