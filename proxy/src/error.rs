@@ -85,11 +85,13 @@ pub enum Reason {
     TokenIdleTimeout,
     /// The model's server reported an error within a stream, or ended it without an answer.
     ModelError,
+    /// The request cannot be kept apart from those of other callers in what the model's server caches.
+    NotIsolated,
 }
 
 impl Reason {
     /// All reasons, in the order of their discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Reason; 38] = [
+    pub const ALL: [Reason; 39] = [
         Reason::NoRoute,
         Reason::NoEndpoints,
         Reason::ConnectFailed,
@@ -128,6 +130,7 @@ impl Reason {
         Reason::FirstTokenTimeout,
         Reason::TokenIdleTimeout,
         Reason::ModelError,
+        Reason::NotIsolated,
     ];
 
     /// The word users see, kebab-case.
@@ -171,6 +174,7 @@ impl Reason {
             Reason::FirstTokenTimeout => "first-token-timeout",
             Reason::TokenIdleTimeout => "token-idle-timeout",
             Reason::ModelError => "model-error",
+            Reason::NotIsolated => "not-isolated",
         }
     }
 
@@ -207,7 +211,9 @@ impl Reason {
             | Reason::UpgradeFailed
             | Reason::FaultTruncate
             | Reason::ModelError => StatusCode::BAD_GATEWAY,
-            Reason::BadRequest | Reason::ProtocolMismatch => StatusCode::BAD_REQUEST,
+            Reason::BadRequest | Reason::ProtocolMismatch | Reason::NotIsolated => {
+                StatusCode::BAD_REQUEST
+            }
             Reason::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Reason::HeadTimeout | Reason::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Reason::LoopDetected => StatusCode::LOOP_DETECTED,

@@ -3,7 +3,9 @@
 use outrigger_proto::dataplane::v1 as wire;
 
 use super::policy::duration;
-use crate::model::{self, Inference, ModelMatch, ModelMatchType, UnknownModels};
+use crate::model::{
+    self, CacheSalt, Inference, ModelMatch, ModelMatchType, UnknownModels, Unsalted,
+};
 
 pub(super) fn inference(spec: &Inference) -> wire::Inference {
     let unknown = match spec.unknown_models() {
@@ -23,7 +25,20 @@ pub(super) fn inference(spec: &Inference) -> wire::Inference {
             keep_alive: streams.keep_alive.and_then(duration),
             request_usage: streams.request_usage(),
         }),
+        isolation: isolation(spec.isolation),
     }
+}
+
+fn isolation(spec: model::Isolation) -> Option<wire::Isolation> {
+    let cache_salt = match spec.cache_salt() {
+        CacheSalt::Off => return None,
+        CacheSalt::Identity => wire::CacheSalt::Identity,
+        CacheSalt::Namespace => wire::CacheSalt::Namespace,
+    };
+    Some(wire::Isolation {
+        cache_salt: cache_salt.into(),
+        pass_unsalted: spec.unsalted() == Unsalted::Pass,
+    })
 }
 
 fn model(model: &model::Model) -> wire::Model {

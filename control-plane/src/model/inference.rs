@@ -27,6 +27,9 @@ pub struct Inference {
     /// What is done with streamed tokens, besides observing them.
     #[serde(default, skip_serializing_if = "is_default")]
     pub streams: TokenStreams,
+    /// How callers are kept apart in what the model server caches.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub isolation: Isolation,
 }
 
 impl Inference {
@@ -100,4 +103,52 @@ impl TokenStreams {
     pub fn request_usage(self) -> bool {
         self.request_usage.unwrap_or(false)
     }
+}
+
+/// What the sidecar beside the model does so that no caller finds out what another one has asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Isolation {
+    /// Who shares a cache. Default off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_salt: Option<CacheSalt>,
+    /// What becomes of requests that cannot be given a salt. Default refuse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsalted: Option<Unsalted>,
+}
+
+impl Isolation {
+    /// The value in effect.
+    pub fn cache_salt(self) -> CacheSalt {
+        self.cache_salt.unwrap_or_default()
+    }
+
+    /// The value in effect.
+    pub fn unsalted(self) -> Unsalted {
+        self.unsalted.unwrap_or_default()
+    }
+}
+
+/// Who shares what the model server caches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CacheSalt {
+    /// All callers; their own `cache_salt` counts.
+    #[default]
+    Off,
+    /// Callers with the same SPIFFE id.
+    Identity,
+    /// Callers of the same namespace.
+    Namespace,
+}
+
+/// What becomes of requests that cannot be given a salt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unsalted {
+    /// 400 `not-isolated`.
+    #[default]
+    Refuse,
+    /// They are passed on without one.
+    Pass,
 }

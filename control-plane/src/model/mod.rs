@@ -53,7 +53,9 @@ pub use health::{
     GrpcCheck, HealthCheck, HttpCheck, OutlierDetection, SuccessRate, TcpCheck, Thousandths,
 };
 pub use hedge::Hedge;
-pub use inference::{Inference, Model, TokenStreams, UnknownModels};
+pub use inference::{
+    CacheSalt, Inference, Isolation, Model, TokenStreams, UnknownModels, Unsalted,
+};
 pub use key::{Kind, ResourceKey, UnknownKind};
 pub use limits::{
     AdaptiveAlgorithm, AdaptiveLimit, CallerPriority, EndpointLimits, Limits, Priorities, Priority,

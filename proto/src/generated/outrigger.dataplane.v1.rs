@@ -314,6 +314,18 @@ pub struct Inference {
     /// Unset: streams are observed, and nothing else.
     #[prost(message, optional, tag = "6")]
     pub streams: ::core::option::Option<TokenStreams>,
+    /// Unset: callers share what the model server caches. For inbound.
+    #[prost(message, optional, tag = "40")]
+    pub isolation: ::core::option::Option<Isolation>,
+}
+/// Callers are kept apart in what the model server caches of prompts: the sidecar beside it sets `cache_salt` in their requests.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Isolation {
+    #[prost(enumeration = "CacheSalt", tag = "1")]
+    pub cache_salt: i32,
+    /// Requests that cannot be given a salt are passed on without one. False: they are refused.
+    #[prost(bool, tag = "2")]
+    pub pass_unsalted: bool,
 }
 /// A model, and where it is served.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -337,8 +349,7 @@ pub struct Model {
 /// What the caller's sidecar does with streamed tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TokenStreams {
-    /// From the request's head to the first token, over all tries. While it runs, a try that fails may be followed by another
-    /// one. Unset: no limit.
+    /// From when a try is sent to its first token. Unset: no limit.
     #[prost(message, optional, tag = "1")]
     pub first_token_timeout: ::core::option::Option<::prost_types::Duration>,
     /// Between two tokens. Unset: no limit.
@@ -1731,6 +1742,39 @@ impl Protocol {
             "PROTOCOL_TCP" => Some(Self::Tcp),
             "PROTOCOL_TLS" => Some(Self::Tls),
             "PROTOCOL_AUTO" => Some(Self::Auto),
+            _ => None,
+        }
+    }
+}
+/// What the salt is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CacheSalt {
+    /// None is set.
+    Unspecified = 0,
+    /// The caller's SPIFFE id.
+    Identity = 1,
+    /// The caller's trust domain and namespace.
+    Namespace = 2,
+}
+impl CacheSalt {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "CACHE_SALT_UNSPECIFIED",
+            Self::Identity => "CACHE_SALT_IDENTITY",
+            Self::Namespace => "CACHE_SALT_NAMESPACE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "CACHE_SALT_UNSPECIFIED" => Some(Self::Unspecified),
+            "CACHE_SALT_IDENTITY" => Some(Self::Identity),
+            "CACHE_SALT_NAMESPACE" => Some(Self::Namespace),
             _ => None,
         }
     }

@@ -176,7 +176,8 @@ fn grpc_code(reason: Reason) -> u16 {
         | Reason::HeadTimeout
         | Reason::BodyTimeout
         | Reason::LoopDetected
-        | Reason::ProtocolMismatch => INTERNAL,
+        | Reason::ProtocolMismatch
+        | Reason::NotIsolated => INTERNAL,
     }
 }
 

@@ -69,6 +69,7 @@ struct Log {
     not_retried: Option<&'static str>,
     filter: Option<&'static str>,
     fallback: Option<Arc<str>>,
+    cache_salt: Option<&'static str>,
     turn: Option<Turn>,
 }
 
@@ -140,6 +141,7 @@ impl Exchange {
                 not_retried: None,
                 filter: None,
                 fallback: None,
+                cache_salt: None,
                 turn: None,
             }));
         }
@@ -183,6 +185,13 @@ impl Exchange {
     pub(crate) fn log_not_retried(&mut self, why: &'static str) {
         if let Some(log) = &mut self.log {
             log.not_retried = Some(why);
+        }
+    }
+
+    /// What was done about the salt of the model server's cache.
+    pub(crate) fn log_cache_salt(&mut self, action: &'static str) {
+        if let Some(log) = &mut self.log {
+            log.cache_salt = Some(action);
         }
     }
 
@@ -364,6 +373,7 @@ impl Exchange {
             not_retried: log.not_retried,
             filter: log.filter,
             fallback: log.fallback,
+            cache_salt: log.cache_salt,
             turn: log.turn,
             model,
         });

@@ -265,6 +265,11 @@ impl Replay {
         })
     }
 
+    /// Whether it is known that the request has no body.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shared.is_none()
+    }
+
     /// Whether another try would see all of the body.
     pub(crate) fn can_repeat(&self) -> bool {
         self.shared

@@ -10,7 +10,7 @@ use http::uri::Authority;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
-use super::{admit, application, port};
+use super::{admit, application, model, port};
 use crate::admission::Report;
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
@@ -20,11 +20,12 @@ use crate::http::errors::Style;
 use crate::http::exchange::Exchange;
 use crate::http::headers;
 use crate::http::interim::Interim;
+use crate::http::replay::RequestBody;
 use crate::http::response::ResponseBody;
 use crate::http::server::{Client, Handler};
 use crate::http::upgrade;
 use crate::identity::SpiffeId;
-use crate::inference::{stream, understand};
+use crate::inference::{Edited, stream};
 use crate::outbound::request;
 use crate::policy::{InboundPort, Protocol, Snapshot};
 use crate::pool::{self, Failure, Path};
@@ -151,6 +152,7 @@ impl Inbound {
             request,
             client_side,
             report: None,
+            edited: None,
         })
     }
 }
@@ -201,6 +203,8 @@ struct Call {
     client_side: Option<OnUpgrade>,
     /// What the response is to say of rate limits.
     report: Option<Report>,
+    /// What is sent in place of the caller's body.
+    edited: Option<Edited>,
 }
 
 /// From the request to the response's head.
@@ -214,19 +218,19 @@ async fn respond(
         Err((reason, detail)) => exchange.fail(reason, &detail),
         Ok(mut call) => {
             let mut exchange = exchange;
-            if let Some(inference) = &call.port.inference
-                && !call.request.upgrade
-            {
-                let metrics = &worker.shared.metrics.models;
+            if let Some(inference) = &call.port.inference {
+                let caller = inbound.peer.as_ref();
                 // Boxed: most services are not for models.
-                let understanding = Box::pin(understand(
+                let preparing = Box::pin(model::prepare(
+                    worker,
                     inference,
-                    metrics,
+                    caller,
                     &mut call.request,
                     &mut exchange,
                 ));
-                if let Err((reason, detail)) = understanding.await {
-                    return exchange.fail(reason, &detail);
+                match preparing.await {
+                    Ok(edited) => call.edited = edited,
+                    Err((reason, detail)) => return exchange.fail(reason, &detail),
                 }
             }
             let exchange = if call.port.gate.is_some() || call.port.rate_limits.is_some() {
@@ -266,7 +270,16 @@ async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Resp
     let started = exchange.started();
     let deadline = Deadline::after(started, request.timeout, Reason::DeadlineExceeded);
     let end = deadline.map(|deadline| deadline.at);
-    let body = || request.body.body();
+    let body = || match &call.edited {
+        Some(edited) => edited.body(),
+        None => request.body.body(),
+    };
+    let declared = |mut request: Request<RequestBody>| {
+        if let Some(edited) = &call.edited {
+            edited.declare(request.headers_mut());
+        }
+        request
+    };
     let result = {
         let sending = pin!(async {
             let mut tries = 0;
@@ -275,12 +288,12 @@ async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Resp
                 let result = if http2 {
                     pool::send_http2(
                         path,
-                        || request::http2(request, body(), end),
+                        || declared(request::http2(request, body(), end)),
                         || request.body.can_repeat(),
                     )
                     .await
                 } else {
-                    pool::send_http1(path, || request::http1(request, body(), end)).await
+                    pool::send_http1(path, || declared(request::http1(request, body(), end))).await
                 };
                 match result {
                     Err(failure) if tries < STALE_TRIES && call.may_repeat(failure) => {}

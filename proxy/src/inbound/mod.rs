@@ -3,6 +3,7 @@
 mod admit;
 mod application;
 mod forward;
+mod model;
 mod plaintext;
 mod port;
 

@@ -1,4 +1,4 @@
-//! The few bytes of a body that are replaced where a policy asks for it: the model's name, and the wish for usage. Everything
+//! The few bytes of a body that are replaced where a policy asks for it: the model's name, the wish for usage, the salt. Everything
 //! else stays as the client wrote it.
 
 use std::ops::Range;
@@ -69,6 +69,35 @@ impl ModelRequest {
                     (open..open, text.into())
                 }
             },
+        })
+    }
+
+    /// The value of `cache_salt` as the client wrote it. `None`: there is none.
+    pub(super) fn cache_salt(&self) -> Option<&[u8]> {
+        let value = self.body.get(self.spans.cache_salt.clone()?)?;
+        (value != b"null").then_some(value)
+    }
+
+    /// Whether `cache_salt` stands there in another case.
+    pub(super) fn has_unclear_salt(&self) -> bool {
+        self.spans.cache_salt_unclear
+    }
+
+    /// Sets `cache_salt`, to a text that needs no escapes. `None`: the body was not read.
+    pub(super) fn salt_edit(&self, salt: &str) -> Option<Edits> {
+        if self.body.is_empty() {
+            return None;
+        }
+        let edit = match &self.spans.cache_salt {
+            Some(value) => (value.clone(), format!("\"{salt}\"")),
+            None => {
+                let open = self.spans.open;
+                let comma = if self.spans.has_members { "," } else { "" };
+                (open..open, format!("\"cache_salt\":\"{salt}\"{comma}"))
+            }
+        };
+        Some(Edits {
+            list: vec![(edit.0, edit.1.into())],
         })
     }
 

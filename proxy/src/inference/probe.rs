@@ -11,7 +11,7 @@ const MAX_NAME: usize = 512;
 
 /// Members that are read. Any of them that stands twice, in whatever case, makes a request ambiguous: which of the two counts
 /// differs between the libraries that read it.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "model",
     "stream",
     "max_tokens",
@@ -29,6 +29,7 @@ const KEYS: [&str; 17] = [
     "instructions",
     "tools",
     "text_input",
+    "cache_salt",
 ];
 
 /// A member that stands twice.
@@ -104,6 +105,11 @@ impl Found {
                 "stream_options" => self.options(value)?,
                 "system" | "instructions" => self.prompt(0, value)?,
                 "tools" => self.prompt(1, value)?,
+                "cache_salt" => {
+                    let start = value.position();
+                    value.skip()?;
+                    self.spans.cache_salt = Some(start..value.end());
+                }
                 _ => {
                     self.has_prompt = true;
                     self.prompt(2, value)?;
@@ -133,6 +139,7 @@ impl Found {
         self.seen |= bit;
         let is_exact = KEYS[index].as_bytes() == text;
         self.spans.options_unclear |= !is_exact && KEYS[index] == "stream_options";
+        self.spans.cache_salt_unclear |= !is_exact && KEYS[index] == "cache_salt";
         is_exact.then_some(index)
     }
 

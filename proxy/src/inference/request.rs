@@ -45,6 +45,10 @@ pub(super) struct Spans {
     pub(super) options: Option<OptionsSpan>,
     /// `stream_options` stands there in another case: who reads it may or may not take it for that.
     pub(super) options_unclear: bool,
+    /// The value of `cache_salt`.
+    pub(super) cache_salt: Option<Range<usize>>,
+    /// `cache_salt` stands there in another case: who reads it may or may not take it for that.
+    pub(super) cache_salt_unclear: bool,
     /// What the prompt consists of, in the order in which a model reads it.
     pub(super) prompt: [Option<Range<usize>>; 3],
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use http::header::CONTENT_LENGTH;
 use tokio::time::Instant;
 
 use super::affinity::Affinity;
@@ -16,9 +15,7 @@ use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::http::clock::Deadline;
 use crate::http::exchange::Exchange;
-use crate::http::headers;
-use crate::http::replay::{RequestBody, Whole};
-use crate::inference::Api;
+use crate::inference::{Api, Edited};
 use crate::policy::{Backend, Rule, Upstream};
 use crate::runtime::Worker;
 
@@ -32,26 +29,6 @@ pub(super) struct Call<'a> {
     pub(super) affinity: &'a Affinity,
     /// Since when this backend is asked. `None`: since the request came.
     pub(super) since: Option<Instant>,
-}
-
-/// A body that is sent in place of the client's.
-pub(super) struct Edited {
-    body: Whole,
-    /// As the head says it; `None`: it does not.
-    length: Option<u64>,
-}
-
-impl Edited {
-    pub(super) fn body(&self) -> RequestBody {
-        self.body.body()
-    }
-
-    /// Its length, in the head of a request that has it.
-    pub(super) fn declare(&self, headers: &mut HeaderMap) {
-        if let Some(length) = self.length {
-            headers.insert(CONTENT_LENGTH, length.into());
-        }
-    }
 }
 
 impl Call<'_> {
@@ -141,12 +118,7 @@ impl Call<'_> {
         let inference = self.backend.upstream.inference.as_ref()?;
         let request = self.request.model.as_ref()?;
         let edits = request.edits(inference)?;
-        let trailers = self.request.body.whole()?.into_trailers();
-        Some(Edited {
-            length: headers::content_length(&self.request.head.headers)
-                .and_then(|length| length.checked_add_signed(edits.growth())),
-            body: Whole::new(request.edited(&edits), trailers),
-        })
+        Edited::new(self.request, request, &edits)
     }
 
     /// An endpoint for the next try.

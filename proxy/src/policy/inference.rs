@@ -19,6 +19,35 @@ pub struct Inference {
     /// `gen_ai.provider.name`. Empty: left out.
     pub provider: Box<str>,
     pub streams: TokenStreams,
+    /// `None`: callers share what the model server caches.
+    pub isolation: Option<Isolation>,
+}
+
+/// How callers are kept apart in what the model server caches of their prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Isolation {
+    pub by: IsolatedBy,
+    /// Requests that cannot be given a salt are passed on without one. Else they are refused.
+    pub pass_unsalted: bool,
+}
+
+/// Who shares a cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum IsolatedBy {
+    /// Those with the same SPIFFE id.
+    Identity,
+    /// Those of the same namespace and trust domain.
+    Namespace,
+}
+
+impl IsolatedBy {
+    /// The word users see.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            IsolatedBy::Identity => "identity",
+            IsolatedBy::Namespace => "namespace",
+        }
+    }
 }
 
 /// A model, and where it is served.

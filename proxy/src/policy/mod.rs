@@ -35,7 +35,7 @@ pub use outside::{Outside, OutsideTls};
 pub use connection::{ConnectionPool, Detection, KeepAlive, TcpLimits};
 pub use filters::Filters;
 pub use hash::{HashCookie, HashInput, HashKey, HashPolicy};
-pub use inference::{Inference, Model, TokenStreams};
+pub use inference::{Inference, IsolatedBy, Isolation, Model, TokenStreams};
 pub use limits::{CallerLimits, Concurrency, ServerLimits};
 pub use matching::{
     GrpcMatch, HeaderMatch, HostMatch, Match, ModelMatch, QueryParamMatch, StringMatch,
@@ -297,7 +297,10 @@ pub struct InboundPort {
 impl InboundPort {
     /// Whether there are limits that only requests can be held to, and all that it takes are requests.
     pub fn has_limits_of_requests(&self) -> bool {
-        let is_limited = self.gate.is_some() || self.rate_limits.is_some();
+        let isolates = |inference: &Arc<Inference>| inference.isolation.is_some();
+        let is_limited = self.gate.is_some()
+            || self.rate_limits.is_some()
+            || self.inference.as_ref().is_some_and(isolates);
         is_limited && self.protocol.has_requests() && self.protocol != Protocol::Auto
     }
 }

@@ -297,6 +297,7 @@ impl Drop for Session<'_> {
                 not_retried: None,
                 filter: None,
                 fallback: None,
+                cache_salt: None,
                 turn: None,
                 model: None,
             });

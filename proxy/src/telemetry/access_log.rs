@@ -57,6 +57,8 @@ pub struct Entry {
     pub filter: Option<&'static str>,
     /// `<namespace>/<name>` of the service that answered in another one's place, or `response`.
     pub fallback: Option<Arc<str>>,
+    /// `set`, `replaced`, … : what was done about the salt of the model server's cache.
+    pub cache_salt: Option<&'static str>,
     /// `None`: it met no limit of the concurrency.
     pub turn: Option<Turn>,
     /// Where it was for a model.

@@ -17,6 +17,7 @@ mod health;
 mod hostile;
 mod http;
 mod identity;
+mod isolation;
 mod join;
 mod limits;
 mod mesh;

@@ -36,6 +36,10 @@ static STREAMS: Object = Object::new(&[
     Field::optional("keepAlive", TIMEOUT),
     Field::optional("requestUsage", Shape::Bool),
 ]);
+static ISOLATION: Object = Object::new(&[
+    Field::optional("cacheSalt", Shape::OneOf(&["off", "identity", "namespace"])),
+    Field::optional("unsalted", Shape::OneOf(&["refuse", "pass"])),
+]);
 
 pub(super) static INFERENCE: Object = Object::with_rule(
     &[
@@ -45,6 +49,7 @@ pub(super) static INFERENCE: Object = Object::with_rule(
         Field::optional("answerModelList", Shape::Bool),
         Field::optional("provider", Shape::Text(checks::label_value)),
         Field::optional("streams", Shape::Object(&STREAMS)),
+        Field::optional("isolation", Shape::Object(&ISOLATION)),
     ],
     check_names,
 );

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::{labels, timeout};
-use crate::model::{Inference, Model, ModelMatch, ModelMatchType, TokenStreams, UnknownModels};
+use crate::model::{
+    CacheSalt, Inference, Isolation, Model, ModelMatch, ModelMatchType, TokenStreams,
+    UnknownModels, Unsalted,
+};
 
 pub(super) fn inference() -> impl Strategy<Value = Inference> {
     let model = (of("[a-z]{1,4}/[a-z0-9:.]{1,6}"), labels());
@@ -32,6 +35,18 @@ pub(super) fn inference() -> impl Strategy<Value = Inference> {
             request_usage,
         },
     );
+    let isolation = (
+        of(select(vec![
+            CacheSalt::Off,
+            CacheSalt::Identity,
+            CacheSalt::Namespace,
+        ])),
+        of(select(vec![Unsalted::Refuse, Unsalted::Pass])),
+    )
+        .prop_map(|(cache_salt, unsalted)| Isolation {
+            cache_salt,
+            unsalted,
+        });
     (
         of(1u64..=1 << 26),
         models,
@@ -39,9 +54,18 @@ pub(super) fn inference() -> impl Strategy<Value = Inference> {
         of(any::<bool>()),
         of("[a-z]{1,5}"),
         streams,
+        isolation,
     )
         .prop_map(
-            |(max_body_bytes, models, unknown_models, answer_model_list, provider, streams)| {
+            |(
+                max_body_bytes,
+                models,
+                unknown_models,
+                answer_model_list,
+                provider,
+                streams,
+                isolation,
+            )| {
                 Inference {
                     max_body_bytes,
                     unknown_models: unknown_models.filter(|_| !models.is_empty()),
@@ -49,6 +73,7 @@ pub(super) fn inference() -> impl Strategy<Value = Inference> {
                     answer_model_list,
                     provider,
                     streams,
+                    isolation,
                 }
             },
         )

@@ -17,6 +17,10 @@ pub(super) fn describe(inference: &Inference) -> Value {
         "token_idle_timeout_ms": streams.token_idle.map(millis),
         "keep_alive_ms": streams.keep_alive.map(millis),
         "request_usage": streams.request_usage,
+        "cache_salt": inference.isolation.map(|isolation| isolation.by.as_str()),
+        "unsalted": inference.isolation.map(|isolation| {
+            if isolation.pass_unsalted { "pass" } else { "refuse" }
+        }),
     })
 }
 

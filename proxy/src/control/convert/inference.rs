@@ -5,7 +5,7 @@ use std::sync::Arc;
 use outrigger_proto::dataplane::v1 as wire;
 
 use super::{Reason, known, list, timeout};
-use crate::policy::{Inference, Model, ModelMatch, TokenStreams};
+use crate::policy::{Inference, IsolatedBy, Isolation, Model, ModelMatch, TokenStreams};
 
 /// The contract's default.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -54,7 +54,25 @@ fn convert(wire: &wire::Inference) -> Result<Inference, Reason> {
             .map(streams)
             .transpose()?
             .unwrap_or_default(),
+        isolation: wire
+            .isolation
+            .as_ref()
+            .map(isolation)
+            .transpose()?
+            .flatten(),
     })
+}
+
+fn isolation(wire: &wire::Isolation) -> Result<Option<Isolation>, Reason> {
+    let by = match known::<wire::CacheSalt>("isolation.cache_salt", wire.cache_salt)? {
+        wire::CacheSalt::Unspecified => return Ok(None),
+        wire::CacheSalt::Identity => IsolatedBy::Identity,
+        wire::CacheSalt::Namespace => IsolatedBy::Namespace,
+    };
+    Ok(Some(Isolation {
+        by,
+        pass_unsalted: wire.pass_unsalted,
+    }))
 }
 
 fn model(wire: &wire::Model) -> Result<Model, Reason> {

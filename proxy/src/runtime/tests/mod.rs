@@ -14,6 +14,7 @@ mod hedges;
 mod http1;
 mod http2;
 mod inbound;
+mod isolation;
 mod limits;
 pub(crate) mod mesh;
 mod models;

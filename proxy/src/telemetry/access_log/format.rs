@@ -70,6 +70,9 @@ fn fields(line: &mut Line, entry: &Entry) {
     if let Some(fallback) = &entry.fallback {
         line.text("fallback", fallback);
     }
+    if let Some(salt) = entry.cache_salt {
+        line.text("cache_salt", salt);
+    }
     if let Some(turn) = &entry.turn {
         line.number("queue_ms", Millis(turn.waited));
         line.text("priority", turn.priority.as_str());

@@ -48,6 +48,7 @@ fn entry() -> Entry {
         not_retried: Some("budget"),
         filter: Some("fault-delay"),
         fallback: Some("default/chat-small".into()),
+        cache_salt: Some("set"),
         turn: Some(Turn {
             waited: Duration::from_micros(12_500),
             priority: Priority::Default,
@@ -84,7 +85,7 @@ fn as_json() {
             r#""reason":"request-timeout","service":"default/chat","route":"default/chat-canary","upstream":"10.0.0.5:15006","#,
             r#""peer":"spiffe://outrigger.local/ns/default/sa/chat","client":"[::1]:40312","duration_ms":30000.042,"#,
             r#""first_byte_ms":1.500,"bytes_in":812,"bytes_out":0,"attempts":2,"not_retried":"budget","filter":"fault-delay","#,
-            r#""fallback":"default/chat-small","queue_ms":12.500,"priority":"default","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#
+            r#""fallback":"default/chat-small","cache_salt":"set","queue_ms":12.500,"priority":"default","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#
         )]
     );
 }
@@ -99,7 +100,7 @@ fn as_text() {
             "reason=request-timeout service=default/chat route=default/chat-canary upstream=10.0.0.5:15006 ",
             "peer=spiffe://outrigger.local/ns/default/sa/chat client=[::1]:40312 duration_ms=30000.042 ",
             "first_byte_ms=1.500 bytes_in=812 bytes_out=0 attempts=2 not_retried=budget filter=fault-delay ",
-            "fallback=default/chat-small queue_ms=12.500 priority=default trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
+            "fallback=default/chat-small cache_salt=set queue_ms=12.500 priority=default trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
         )]
     );
 }
@@ -140,6 +141,7 @@ fn what_does_not_apply_is_left_out() {
         not_retried: None,
         filter: None,
         fallback: None,
+        cache_salt: None,
         turn: None,
         model: None,
         ..entry()

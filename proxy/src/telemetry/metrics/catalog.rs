@@ -173,6 +173,8 @@ catalog! {
         "Tokens of requests for models, by caller (inbound) and by backend (outbound).");
     MODEL_REQUESTS_READ = counter("outrigger_model_requests_read_total", &["result"],
         "Requests for models, by what came of reading their bodies.");
+    CACHE_SALTS = counter("outrigger_cache_salts_total", &["result"],
+        "Requests to models whose callers are kept apart in the server's cache, by what was done about their salt.");
     BUILD = gauge("outrigger_build_info", &["version"],
         "Always 1; the label is the program's version.");
     CPU = counter("process_cpu_seconds_total", &[],

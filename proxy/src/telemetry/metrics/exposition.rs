@@ -33,6 +33,7 @@ pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
     control(&mut page, metrics);
     metrics.admission.write(&mut page);
     metrics.models.render(&mut page, &metrics.all_requests());
+    metrics.salts.write(&mut page);
     shared_state(&mut page, shared);
     metrics.dns.write(&mut page, &shared.snapshot.load());
     process(&mut page, Process::read());

@@ -12,6 +12,7 @@ mod exposition;
 mod filters;
 mod histogram;
 mod inference;
+mod isolation;
 mod process;
 mod protocols;
 mod recovery;
@@ -34,6 +35,7 @@ pub use dns::DnsMetrics;
 pub(crate) use exposition::CONTENT_TYPE;
 pub use filters::{FilterAction, FilterMetrics, MirrorCopy, MirrorMetrics, MirrorOutcome};
 pub use inference::{ModelMetrics, Probe};
+pub use isolation::{SaltMetrics, Salting};
 pub use protocols::{
     CloseCause, DetectionResult, ProtocolMetrics, ProxyHeaderRefusal, TlsPassthrough,
 };
@@ -72,6 +74,7 @@ pub struct Metrics {
     filters: filters::Registry,
     dns: dns::DnsServices,
     pub(crate) models: ModelMetrics,
+    pub(crate) salts: SaltMetrics,
 }
 
 #[derive(Debug, Default)]

@@ -1,6 +1,6 @@
 //! What sidecars know of requests for models, in words.
 
-use outrigger_control_plane::model::{Inference, Model, UnknownModels};
+use outrigger_control_plane::model::{CacheSalt, Inference, Model, UnknownModels, Unsalted};
 
 use crate::commands::get::subset;
 
@@ -32,6 +32,20 @@ pub fn inference(spec: &Inference) -> String {
     }
     if streams.request_usage() {
         lines.push("streams are asked for their usage".to_owned());
+    }
+    let by = match spec.isolation.cache_salt() {
+        CacheSalt::Off => None,
+        CacheSalt::Identity => Some("identities"),
+        CacheSalt::Namespace => Some("namespaces"),
+    };
+    if let Some(by) = by {
+        let others = match spec.isolation.unsalted() {
+            Unsalted::Refuse => "refused",
+            Unsalted::Pass => "passed on",
+        };
+        lines.push(format!(
+            "prompt caches: {by} kept apart by cache_salt, requests without one are {others}"
+        ));
     }
     lines.join("\n")
 }
