@@ -1,12 +1,12 @@
 //! One request from its head to its end, wherever that is: counted once, logged once.
 
+mod log;
+
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{HOST, HeaderName};
-use http::request::Parts;
 use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::time::Instant;
 
@@ -17,18 +17,16 @@ use super::headers;
 use super::replay::Replay;
 use super::response::ResponseBody;
 use super::server::Client;
-use crate::address::Address;
 use crate::admission::Held;
 use crate::balance::InFlight;
 use crate::error::Reason;
-use crate::identity::SpiffeId;
 use crate::inference::Account;
 use crate::outbound::verdict;
 use crate::policy::AccessLogMode;
 use crate::resilience::outlier::Fault;
-use crate::telemetry::access_log::{Entry, ModelEntry, RequestLine, Turn};
+use crate::telemetry::Outcome;
 use crate::telemetry::metrics::RequestMetrics;
-use crate::telemetry::{Direction, Outcome};
+use log::Log;
 
 /// Everything that is known of a request. It ends when this is dropped: with the response's body, or with the future that
 /// was to answer it.
@@ -56,21 +54,6 @@ pub(crate) struct Exchange {
     upgraded_bytes: Option<u64>,
     /// Where it is for a model.
     model: Option<Box<Account>>,
-}
-
-/// What only the access log wants to know.
-struct Log {
-    line: RequestLine,
-    protocol: &'static str,
-    service: Arc<str>,
-    route: Arc<str>,
-    upstream: Option<Address>,
-    peer: Option<SpiffeId>,
-    not_retried: Option<&'static str>,
-    filter: Option<&'static str>,
-    fallback: Option<Arc<str>>,
-    cache_salt: Option<&'static str>,
-    turn: Option<Turn>,
 }
 
 impl Exchange {
@@ -115,98 +98,6 @@ impl Exchange {
     pub(crate) fn set_metrics(&mut self, metrics: &Arc<RequestMetrics>) {
         metrics.begin();
         self.metrics = Some(Arc::clone(metrics));
-    }
-
-    /// Keeps what the access log needs, unless it is off. `mode`: the mesh's setting.
-    pub(crate) fn log_request(
-        &mut self,
-        mode: Option<AccessLogMode>,
-        protocol: &'static str,
-        head: &Parts,
-    ) {
-        let worst = Outcome {
-            reason: Some(Reason::UpstreamReset),
-            ..Outcome::default()
-        };
-        self.log_mode = mode;
-        if self.client.worker.shared.access_log.enabled(mode, &worst) {
-            let nothing = &self.client.worker.nothing;
-            self.log = Some(Box::new(Log {
-                line: request_line(head),
-                protocol,
-                service: Arc::clone(nothing),
-                route: Arc::clone(nothing),
-                upstream: None,
-                peer: None,
-                not_retried: None,
-                filter: None,
-                fallback: None,
-                cache_salt: None,
-                turn: None,
-            }));
-        }
-    }
-
-    pub(crate) fn log_route(&mut self, service: &Arc<str>, route: &Arc<str>) {
-        if let Some(log) = &mut self.log {
-            log.service = Arc::clone(service);
-            log.route = Arc::clone(route);
-        }
-    }
-
-    pub(crate) fn log_service(&mut self, service: &Arc<str>) {
-        if let Some(log) = &mut self.log {
-            log.service = Arc::clone(service);
-        }
-    }
-
-    pub(crate) fn log_peer(&mut self, peer: Option<&SpiffeId>) {
-        if let Some(log) = &mut self.log {
-            log.peer = peer.cloned();
-        }
-    }
-
-    /// `peer`: who the upstream announced to be.
-    pub(crate) fn log_attempt(&mut self, upstream: impl Into<Address>, peer: Option<&SpiffeId>) {
-        self.attempts += 1;
-        self.log_upstream(upstream, peer);
-    }
-
-    /// As [`log_attempt`](Self::log_attempt), for an attempt that was counted.
-    pub(crate) fn log_upstream(&mut self, upstream: impl Into<Address>, peer: Option<&SpiffeId>) {
-        if let Some(log) = &mut self.log {
-            log.upstream = Some(upstream.into());
-            if self.client.direction == Direction::Outbound {
-                log.peer = peer.cloned();
-            }
-        }
-    }
-
-    pub(crate) fn log_not_retried(&mut self, why: &'static str) {
-        if let Some(log) = &mut self.log {
-            log.not_retried = Some(why);
-        }
-    }
-
-    /// What was done about the salt of the model server's cache.
-    pub(crate) fn log_cache_salt(&mut self, action: &'static str) {
-        if let Some(log) = &mut self.log {
-            log.cache_salt = Some(action);
-        }
-    }
-
-    /// How its turn at the application came.
-    pub(crate) fn log_turn(&mut self, turn: Turn) {
-        if let Some(log) = &mut self.log {
-            log.turn = Some(turn);
-        }
-    }
-
-    /// What a filter of the route did with the request. The last one counts.
-    pub(crate) fn log_filter(&mut self, action: &'static str) {
-        if let Some(log) = &mut self.log {
-            log.filter = Some(action);
-        }
     }
 
     pub(crate) fn style(&self) -> Style {
@@ -351,33 +242,6 @@ impl Exchange {
         self.reason = reason;
         self.complete = true;
     }
-
-    fn record(&self, log: Log, outcome: Outcome, model: Option<Box<ModelEntry>>) {
-        let access_log = &self.client.worker.shared.access_log;
-        if !access_log.enabled(self.log_mode, &outcome) {
-            return;
-        }
-        let now = SystemTime::now();
-        access_log.record(Entry {
-            time: now.checked_sub(outcome.duration).unwrap_or(now),
-            direction: self.client.direction,
-            request: Some(log.line),
-            protocol: log.protocol,
-            outcome,
-            service: log.service,
-            route: log.route,
-            upstream: log.upstream,
-            peer: log.peer,
-            client: Some(self.client.address),
-            attempts: self.attempts,
-            not_retried: log.not_retried,
-            filter: log.filter,
-            fallback: log.fallback,
-            cache_salt: log.cache_salt,
-            turn: log.turn,
-            model,
-        });
-    }
 }
 
 impl Exchange {
@@ -507,20 +371,5 @@ impl Drop for Exchange {
             self.client.leave_unread();
         }
         self.client.end();
-    }
-}
-
-/// What the client asked for. Clones share the bytes.
-fn request_line(head: &Parts) -> RequestLine {
-    let header = |name: &HeaderName| head.headers.get(name).cloned();
-    RequestLine {
-        method: head.method.clone(),
-        uri: head.uri.clone(),
-        host: match head.uri.authority() {
-            Some(_) => None,
-            None => header(&HOST),
-        },
-        request_id: header(&headers::REQUEST_ID),
-        traceparent: header(&headers::TRACEPARENT),
     }
 }
