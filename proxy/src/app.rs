@@ -28,7 +28,7 @@ use crate::shared::{Shared, Status};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
-use crate::{admin, resilience, telemetry};
+use crate::{admin, inference, resilience, telemetry};
 
 /// For the access log's last lines, at the end.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -126,6 +126,7 @@ async fn serve(
     ));
     tokio::spawn(resilience::sweep::run(shared.clone()));
     tokio::spawn(resilience::checks::run(shared.clone()));
+    tokio::spawn(inference::engine::scrape::run(shared.clone()));
     let (identity_sender, identity) = watch::channel(None);
     let mut keeper = tokio::spawn(keeper.run(shared.clone(), identity_sender));
     let mut control = tokio::spawn(control::run(shared.clone(), settings, id, identity, queue));

@@ -34,6 +34,8 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proxy_protocol", proxy_protocol),
     ("model_request", model_request),
     ("token_stream", token_stream),
+    ("engine_metrics", engine_metrics),
+    ("load_report", load_report),
 ];
 
 /// A stream of tokens: what is seen of it does not depend on how it is cut into pieces.
@@ -44,6 +46,16 @@ pub fn token_stream(bytes: &[u8]) {
 /// The body of a request for a model: what is read of it, and that what is replaced in it is what was meant.
 pub fn model_request(bytes: &[u8]) {
     crate::inference::fuzz(bytes);
+}
+
+/// A model server's page of metrics.
+pub fn engine_metrics(bytes: &[u8]) {
+    crate::inference::engine::page::fuzz(bytes);
+}
+
+/// A load report in a response's head.
+pub fn load_report(bytes: &[u8]) {
+    crate::inference::engine::orca::fuzz(bytes);
 }
 
 /// A connection's first bytes: what is clear stays so, and it becomes clear within bounds.

@@ -4,7 +4,7 @@ use outrigger_proto::dataplane::v1 as wire;
 
 use super::policy::duration;
 use crate::model::{
-    self, CacheSalt, Inference, ModelMatch, ModelMatchType, UnknownModels, Unsalted,
+    self, CacheSalt, EngineKind, Inference, ModelMatch, ModelMatchType, UnknownModels, Unsalted,
 };
 
 pub(super) fn inference(spec: &Inference) -> wire::Inference {
@@ -26,6 +26,26 @@ pub(super) fn inference(spec: &Inference) -> wire::Inference {
             request_usage: streams.request_usage(),
         }),
         isolation: isolation(spec.isolation),
+        engine: spec.engine.as_ref().map(engine),
+        expose_load: spec.expose_load(),
+    }
+}
+
+fn engine(engine: &model::Engine) -> wire::Engine {
+    let kind = match engine.kind() {
+        EngineKind::Auto => wire::EngineKind::Unspecified,
+        EngineKind::Vllm => wire::EngineKind::Vllm,
+        EngineKind::Sglang => wire::EngineKind::Sglang,
+        EngineKind::Tgi => wire::EngineKind::Tgi,
+        EngineKind::Triton => wire::EngineKind::Triton,
+        EngineKind::TensorRtLlm => wire::EngineKind::TensorrtLlm,
+        EngineKind::LlamaCpp => wire::EngineKind::LlamaCpp,
+    };
+    wire::Engine {
+        kind: kind.into(),
+        path: engine.path.clone().unwrap_or_default(),
+        port: engine.port.map_or(0, u32::from),
+        interval: engine.interval.and_then(duration),
     }
 }
 

@@ -30,6 +30,12 @@ pub struct Inference {
     /// How callers are kept apart in what the model server caches.
     #[serde(default, skip_serializing_if = "is_default")]
     pub isolation: Isolation,
+    /// The sidecar beside the model server reads its metrics. Unset: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Engine>,
+    /// Load reports stay in the responses that callers get. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expose_load: Option<bool>,
 }
 
 impl Inference {
@@ -49,6 +55,81 @@ impl Inference {
     /// The value in effect.
     pub fn answer_model_list(&self) -> bool {
         self.answer_model_list.unwrap_or(false)
+    }
+
+    /// The value in effect.
+    pub fn expose_load(&self) -> bool {
+        self.expose_load.unwrap_or(false)
+    }
+}
+
+/// A model server whose metrics are read; every field may be left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Engine {
+    /// Default auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<EngineKind>,
+    /// Where its metrics are. Unset: where the kind has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// On the application's address. Unset: 8002 for Triton, else the application's own port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// From one look to the next. Default [`Engine::INTERVAL`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<Duration>,
+}
+
+impl Engine {
+    /// Default of `interval`.
+    pub const INTERVAL: Duration = Duration::from_millis(150);
+
+    /// The value in effect.
+    pub fn kind(&self) -> EngineKind {
+        self.kind.unwrap_or_default()
+    }
+}
+
+/// Which model server it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// Found out by what the metrics are called.
+    #[default]
+    Auto,
+    Vllm,
+    Sglang,
+    Tgi,
+    Triton,
+    /// `trtllm-serve`.
+    #[serde(rename = "tensorrt-llm")]
+    TensorRtLlm,
+    LlamaCpp,
+}
+
+impl EngineKind {
+    pub const ALL: [EngineKind; 7] = [
+        EngineKind::Auto,
+        EngineKind::Vllm,
+        EngineKind::Sglang,
+        EngineKind::Tgi,
+        EngineKind::Triton,
+        EngineKind::TensorRtLlm,
+        EngineKind::LlamaCpp,
+    ];
+
+    /// The word used in resources.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EngineKind::Auto => "auto",
+            EngineKind::Vllm => "vllm",
+            EngineKind::Sglang => "sglang",
+            EngineKind::Tgi => "tgi",
+            EngineKind::Triton => "triton",
+            EngineKind::TensorRtLlm => "tensorrt-llm",
+            EngineKind::LlamaCpp => "llama-cpp",
+        }
     }
 }
 

@@ -317,6 +317,12 @@ pub struct Inference {
     /// Unset: callers share what the model server caches. For inbound.
     #[prost(message, optional, tag = "40")]
     pub isolation: ::core::option::Option<Isolation>,
+    /// The sidecar beside the model server reads its metrics. Unset: it does not.
+    #[prost(message, optional, tag = "45")]
+    pub engine: ::core::option::Option<Engine>,
+    /// Load reports (`endpoint-load-metrics`) stay in the responses that callers get; else they are between sidecars.
+    #[prost(bool, tag = "46")]
+    pub expose_load: bool,
 }
 /// Callers are kept apart in what the model server caches of prompts: the sidecar beside it sets `cache_salt` in their requests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -326,6 +332,21 @@ pub struct Isolation {
     /// Requests that cannot be given a salt are passed on without one. False: they are refused.
     #[prost(bool, tag = "2")]
     pub pass_unsalted: bool,
+}
+/// A model server whose metrics are read.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Engine {
+    #[prost(enumeration = "EngineKind", tag = "1")]
+    pub kind: i32,
+    /// Where its metrics are. Empty: where the kind has them.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// On the application's address. 0: 8002 for Triton, else the application's own port.
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    /// From one look to the next. Unset: 150 ms.
+    #[prost(message, optional, tag = "4")]
+    pub interval: ::core::option::Option<::prost_types::Duration>,
 }
 /// A model, and where it is served.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1775,6 +1796,49 @@ impl CacheSalt {
             "CACHE_SALT_UNSPECIFIED" => Some(Self::Unspecified),
             "CACHE_SALT_IDENTITY" => Some(Self::Identity),
             "CACHE_SALT_NAMESPACE" => Some(Self::Namespace),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EngineKind {
+    /// Found out by what the metrics are called. The default.
+    Unspecified = 0,
+    Vllm = 1,
+    Sglang = 2,
+    Tgi = 3,
+    Triton = 4,
+    /// `trtllm-serve`.
+    TensorrtLlm = 5,
+    LlamaCpp = 6,
+}
+impl EngineKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ENGINE_KIND_UNSPECIFIED",
+            Self::Vllm => "ENGINE_KIND_VLLM",
+            Self::Sglang => "ENGINE_KIND_SGLANG",
+            Self::Tgi => "ENGINE_KIND_TGI",
+            Self::Triton => "ENGINE_KIND_TRITON",
+            Self::TensorrtLlm => "ENGINE_KIND_TENSORRT_LLM",
+            Self::LlamaCpp => "ENGINE_KIND_LLAMA_CPP",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ENGINE_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "ENGINE_KIND_VLLM" => Some(Self::Vllm),
+            "ENGINE_KIND_SGLANG" => Some(Self::Sglang),
+            "ENGINE_KIND_TGI" => Some(Self::Tgi),
+            "ENGINE_KIND_TRITON" => Some(Self::Triton),
+            "ENGINE_KIND_TENSORRT_LLM" => Some(Self::TensorrtLlm),
+            "ENGINE_KIND_LLAMA_CPP" => Some(Self::LlamaCpp),
             _ => None,
         }
     }

@@ -260,6 +260,6 @@ fn inbound(snapshot: &Snapshot) -> BTreeMap<&str, Value> {
         .collect()
 }
 
-fn millis(span: Duration) -> u64 {
+pub(super) fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }

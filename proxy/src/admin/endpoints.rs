@@ -1,11 +1,13 @@
 //! `/endpoints`: where requests can go, and what is known of the load there.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::balance::EndpointStats;
+use super::config::millis;
+use crate::balance::{EndpointStats, LoadReport};
 use crate::dns::Name;
+use crate::policy::InboundPort;
 use crate::resilience::health::View;
 use crate::shared::Shared;
 
@@ -28,6 +30,7 @@ pub(super) fn describe(shared: &Shared) -> Value {
     json!({
         "version": snapshot.version,
         "services": services,
+        "model_servers": snapshot.inbound.values().filter_map(|port| model_server(port)).collect::<Vec<_>>(),
         "dns": snapshot.names.iter().map(|each| name(each)).collect::<Vec<_>>(),
     })
 }
@@ -71,8 +74,43 @@ fn endpoint(stats: &EndpointStats) -> Value {
         "kv_usage": stats.work.kv_usage,
         "picks": stats.picks,
         "failures": stats.failures,
+        "reported": endpoint.load.reported().map(|(report, age)| reported(&report, age)),
         "health": health(&endpoint.health.view()),
     })
+}
+
+/// What the endpoint's sidecar said last of its load.
+fn reported(report: &LoadReport, age: Duration) -> Value {
+    json!({
+        "waiting": report.waiting,
+        "running": report.running,
+        "kv_usage": report.kv_usage.map(thousandths),
+        "prompt_tokens": report.prompt_tokens,
+        "age_ms": millis(age),
+    })
+}
+
+/// A model server behind this sidecar.
+fn model_server(port: &InboundPort) -> Option<Value> {
+    let signals = port.signals.as_ref()?;
+    let source = port.inference.as_ref()?.engine.as_ref()?;
+    let seen = signals.seen();
+    let figures = seen.as_ref().map(|seen| &seen.figures);
+    Some(json!({
+        "service": &*port.service,
+        "port": port.port,
+        "engine": signals.engine(source).map(|engine| engine.as_str()),
+        "waiting": figures.and_then(|it| it.waiting),
+        "running": figures.and_then(|it| it.running),
+        "kv_usage": figures.and_then(|it| it.kv_usage).map(thousandths),
+        "age_ms": seen.as_ref().map(|seen| millis(seen.at.elapsed())),
+        "in_flight": signals.in_flight_at(port),
+        "last_scrape": signals.last_scrape().map(|it| it.as_str()),
+    }))
+}
+
+fn thousandths(part: f32) -> f64 {
+    (f64::from(part) * 1e3).round() / 1e3
 }
 
 /// Why requests keep away, and how the last check failed that did; null where there is nothing to tell.

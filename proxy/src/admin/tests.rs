@@ -210,6 +210,7 @@ fn snapshot() -> Snapshot {
         inbound: HashMap::from([(
             "80.embed.default.outrigger.local".into(),
             Arc::new(InboundPort {
+                signals: None,
                 inference: None,
                 gate: None,
                 rate_limits: None,
@@ -395,6 +396,7 @@ async fn the_endpoints() {
                 "ewma_ms": null,
                 "picks": 3,
                 "failures": 1,
+                "reported": null,
                 "health": {
                     "reason": null,
                     "since": null,
@@ -404,6 +406,7 @@ async fn the_endpoints() {
                 },
             }],
         }],
+        "model_servers": [],
         "dns": [{
             "service": "default/llm",
             "host": "192.0.2.1",

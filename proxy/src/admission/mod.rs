@@ -43,4 +43,6 @@ pub enum Held {
     Request(Permit),
     /// A place at the application.
     Served(Served),
+    /// It counts as being at the model server.
+    AtModel(crate::inference::engine::AtModel),
 }

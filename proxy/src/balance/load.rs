@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::clock::{self, nanos};
 use super::model::work::{Comparison, LoadReport, Work};
+use super::report::Reported;
 
 /// The least latency of an endpoint of which nothing is known but that somebody gave it up: an endpoint that hangs must not
 /// look new for ever. Linkerd's default for endpoints without a latency.
@@ -73,6 +74,7 @@ pub struct Load {
     came_at: u64,
     /// Only for models.
     work: Work,
+    reported: Reported,
 }
 
 impl Default for Load {
@@ -97,6 +99,7 @@ impl Load {
             decay: AtomicU64::new(nanos(DEFAULT_DECAY)),
             came_at: 0,
             work: Work::default(),
+            reported: Reported::default(),
         }
     }
 
@@ -292,7 +295,14 @@ impl Load {
 
     /// What the endpoint says of its load, itself or through its sidecar.
     pub fn report(&self, report: &LoadReport) {
-        self.work.report(clock::now(), report);
+        let now = clock::now();
+        self.work.report(now, report);
+        self.reported.store(now, report);
+    }
+
+    /// The last report and its age. `None`: there is none, or it is older than [`REPORT_LIFETIME`](super::REPORT_LIFETIME).
+    pub fn reported(&self) -> Option<(LoadReport, Duration)> {
+        self.reported.load(clock::now())
     }
 
     /// Nanoseconds.

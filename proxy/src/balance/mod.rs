@@ -11,6 +11,7 @@ mod group;
 pub(crate) mod hash;
 mod load;
 mod model;
+mod report;
 mod schedule;
 mod set;
 mod settings;
@@ -24,7 +25,7 @@ pub use endpoint::{Endpoint, EndpointKey, InFlight};
 pub(crate) use load::Connecting;
 pub use load::{DEFAULT_DECAY, FAILURE_PENALTY, INITIAL_LATENCY, Load, MAX_PENALTY};
 pub use model::prompt::{Mark, Prompt, PromptReader};
-pub use model::work::{LoadReport, WorkStats};
+pub use model::work::{LoadReport, REPORT_LIFETIME, WorkStats};
 pub use model::{Asked, Picked};
 pub use set::EndpointSet;
 pub use settings::{

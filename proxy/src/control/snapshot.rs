@@ -13,12 +13,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::Admission;
-use super::convert::{BackendSpec, FilterSpec, RuleSpec, ServiceSpec, Spec, server_name, sni};
+use super::convert::{
+    BackendSpec, FilterSpec, InboundSpec, RuleSpec, ServiceSpec, Spec, server_name, sni,
+};
 use super::endpoints::ServiceEndpoints;
 use super::resources::Resources;
 use crate::address::Address;
 use crate::balance::EndpointSet;
 use crate::dns::Names;
+use crate::inference::engine::Signals;
 use crate::listener::proxy_protocol;
 use crate::policy::filters::{Filter, Mirror};
 use crate::policy::{
@@ -62,6 +65,7 @@ pub(super) struct Builder {
     /// Snapshots so far.
     round: u64,
     admission: Admission,
+    signals: HashMap<(Arc<str>, u16), Arc<Signals>>,
 }
 
 impl Builder {
@@ -85,6 +89,7 @@ impl Builder {
             waiting: HashSet::new(),
             round: 0,
             admission: Admission::default(),
+            signals: HashMap::new(),
         }
     }
 
@@ -130,6 +135,7 @@ impl Builder {
                             gate: self.admission.gate(port, &self.metrics),
                             rate_limits: self.admission.rate_limits(port, &self.metrics),
                             inference: port.inference.clone(),
+                            signals: self.signals(port),
                         };
                         let sni = sni(&port.service, port.port, &self.trust_domain);
                         snapshot.inbound.insert(sni.into(), Arc::new(inbound));
@@ -172,7 +178,19 @@ impl Builder {
         }
         snapshot.names = self.names.end();
         self.admission.prune();
+        self.signals
+            .retain(|_, signals| Arc::strong_count(signals) > 1);
         snapshot
+    }
+
+    /// What is known of the model server behind a port: as of the last snapshot.
+    fn signals(&mut self, port: &InboundSpec) -> Option<Arc<Signals>> {
+        let inference = port.inference.as_ref()?;
+        let key = (port.service.clone(), port.port);
+        let lifetime = inference.engine.as_ref().map(|engine| engine.interval);
+        let signals = self.signals.entry(key).or_default();
+        signals.set_interval(lifetime.unwrap_or_default());
+        Some(signals.clone())
     }
 
     /// What a host means that the control plane does not know. `None`: that is not clear yet.

@@ -11,7 +11,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use hyper::upgrade::OnUpgrade;
 
 use super::{admit, application, model, port};
-use crate::admission::Report;
+use crate::admission::{Held, Report};
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::http::body::Source;
@@ -25,6 +25,7 @@ use crate::http::response::ResponseBody;
 use crate::http::server::{Client, Handler};
 use crate::http::upgrade;
 use crate::identity::SpiffeId;
+use crate::inference::engine::orca;
 use crate::inference::{Edited, stream};
 use crate::outbound::request;
 use crate::policy::{InboundPort, Protocol, Snapshot};
@@ -207,8 +208,27 @@ struct Call {
     edited: Option<Edited>,
 }
 
-/// From the request to the response's head.
+/// From the request to the response's head, which says how much the model server has to do.
 async fn respond(
+    inbound: Rc<Inbound>,
+    begun: Result<Call, (Reason, String)>,
+    exchange: Box<Exchange>,
+) -> Response<ResponseBody> {
+    let port = match &begun {
+        Ok(call) if call.port.signals.is_some() => Some(Arc::clone(&call.port)),
+        _ => None,
+    };
+    let to_peer = inbound.peer.is_some();
+    let mut response = answer(inbound, begun, exchange).await;
+    if let Some(port) = port
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+    {
+        orca::stamp(&port, to_peer, response.headers_mut());
+    }
+    response
+}
+
+async fn answer(
     inbound: Rc<Inbound>,
     begun: Result<Call, (Reason, String)>,
     exchange: Box<Exchange>,
@@ -247,6 +267,12 @@ async fn respond(
             } else {
                 exchange
             };
+            let mut exchange = exchange;
+            if call.port.gate.is_none()
+                && let Some(signals) = &call.port.signals
+            {
+                exchange.hold(Held::AtModel(signals.begin()));
+            }
             if call.request.upgrade {
                 return Box::pin(send_upgrade(worker, call, exchange)).await;
             }

@@ -71,6 +71,7 @@ mod tests {
         let mut snapshot = Snapshot::default();
         for (service, port) in served {
             let inbound = InboundPort {
+                signals: None,
                 inference: None,
                 gate: None,
                 rate_limits: None,

@@ -8,6 +8,7 @@
 pub mod account;
 mod api;
 pub mod edit;
+pub mod engine;
 mod form;
 mod grpc;
 mod isolation;
@@ -22,6 +23,7 @@ mod understand;
 
 pub use account::{Account, ModelOutcome};
 pub use api::Api;
+pub use engine::Engine;
 pub(crate) use isolation::isolate;
 pub use prefix::Prefixes;
 pub use request::{ModelRequest, Unread};

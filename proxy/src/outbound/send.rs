@@ -20,6 +20,7 @@ use crate::http::exchange::Exchange;
 use crate::http::headers;
 use crate::http::replay::{RequestBody, Whole};
 use crate::http::response::ResponseBody;
+use crate::inference::engine::orca;
 use crate::inference::{ModelRequest, ModelStream, stream};
 use crate::policy::Protocol;
 use crate::pool::{self, Failure, Path, Target};
@@ -341,13 +342,18 @@ pub(super) async fn try_one(
     );
     let sending = pin!(send_to(call, endpoint, copy, end));
     let sent = Deadline::limit(limit, sending).await;
-    sent.unwrap_or_else(|reason| {
+    let mut sent = sent.unwrap_or_else(|reason| {
         Err(Failure {
             reason,
             unprocessed: false,
             stale: false,
         })
-    })
+    });
+    if let (Ok(response), Some(inference)) = (&mut sent, &call.backend.upstream.inference) {
+        let counts = &call.worker.shared.metrics.load_reports;
+        orca::take(inference, endpoint, counts, response.headers_mut());
+    }
+    sent
 }
 
 async fn send_to(

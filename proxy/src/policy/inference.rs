@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::matching::ModelMatch;
+use crate::inference::Engine;
 
 /// Of a service that has inference on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +22,10 @@ pub struct Inference {
     pub streams: TokenStreams,
     /// `None`: callers share what the model server caches.
     pub isolation: Option<Isolation>,
+    /// The model server's metrics are read. `None`: they are not.
+    pub engine: Option<EngineSource>,
+    /// Load reports stay in the responses that callers get.
+    pub expose_load: bool,
 }
 
 /// How callers are kept apart in what the model server caches of their prompts.
@@ -48,6 +53,18 @@ impl IsolatedBy {
             IsolatedBy::Namespace => "namespace",
         }
     }
+}
+
+/// Where the metrics of a model server are, and how often they are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineSource {
+    /// `None`: found out.
+    pub engine: Option<Engine>,
+    /// `None`: where the server has them.
+    pub path: Option<Box<str>>,
+    /// On the application's address. `None`: where the server has them.
+    pub port: Option<u16>,
+    pub interval: Duration,
 }
 
 /// A model, and where it is served.

@@ -35,7 +35,7 @@ pub use outside::{Outside, OutsideTls};
 pub use connection::{ConnectionPool, Detection, KeepAlive, TcpLimits};
 pub use filters::Filters;
 pub use hash::{HashCookie, HashInput, HashKey, HashPolicy};
-pub use inference::{Inference, IsolatedBy, Isolation, Model, TokenStreams};
+pub use inference::{EngineSource, Inference, IsolatedBy, Isolation, Model, TokenStreams};
 pub use limits::{CallerLimits, Concurrency, ServerLimits};
 pub use matching::{
     GrpcMatch, HeaderMatch, HostMatch, Match, ModelMatch, QueryParamMatch, StringMatch,
@@ -292,6 +292,8 @@ pub struct InboundPort {
     pub rate_limits: Option<Arc<crate::admission::RateLimits>>,
     /// Its requests are for models. `None`: they are requests like any other.
     pub inference: Option<Arc<Inference>>,
+    /// What is known of its model server's load. `None`: without inference.
+    pub signals: Option<Arc<crate::inference::engine::Signals>>,
 }
 
 impl InboundPort {

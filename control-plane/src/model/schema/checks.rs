@@ -208,6 +208,21 @@ pub(super) fn model_pattern(text: &str) -> Result<(), String> {
 }
 
 /// Path of a cookie.
+pub(super) fn metrics_path(text: &str) -> Result<(), String> {
+    let is_path = text.starts_with('/')
+        && text.len() <= 1024
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#');
+    if is_path {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is not a path; allowed is one that begins with \"/\" and has no blanks, for example /metrics",
+        quote(text)
+    ))
+}
+
 pub(super) fn cookie_path(text: &str) -> Result<(), String> {
     let allowed = |byte: u8| byte.is_ascii_graphic() && byte != b';';
     if text.starts_with('/') && text.len() <= 1024 && text.bytes().all(allowed) {

@@ -8,9 +8,13 @@ use super::checks;
 use super::common::{LABELS, TIMEOUT};
 use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
+use crate::model::{Duration, EngineKind};
 
 /// A body that is longer is no prompt; all of it is held in memory for a while.
 const MOST_BODY_BYTES: u64 = 64 << 20;
+
+/// More often, the metrics cost the model server more than they tell; more seldom, they say what was.
+const INTERVAL: Shape = Shape::Duration(Duration::from_millis(20), Duration::from_secs(60));
 
 static ALIASES: List = List {
     item: Shape::Text(checks::model_pattern),
@@ -40,6 +44,21 @@ static ISOLATION: Object = Object::new(&[
     Field::optional("cacheSalt", Shape::OneOf(&["off", "identity", "namespace"])),
     Field::optional("unsalted", Shape::OneOf(&["refuse", "pass"])),
 ]);
+static ENGINE: Object = Object::new(&[
+    Field::optional("kind", Shape::OneOf(&ENGINES)),
+    Field::optional("path", Shape::Text(checks::metrics_path)),
+    Field::optional("port", Shape::Integer(1, 65_535)),
+    Field::optional("interval", INTERVAL),
+]);
+static ENGINES: [&str; EngineKind::ALL.len()] = [
+    "auto",
+    "vllm",
+    "sglang",
+    "tgi",
+    "triton",
+    "tensorrt-llm",
+    "llama-cpp",
+];
 
 pub(super) static INFERENCE: Object = Object::with_rule(
     &[
@@ -50,6 +69,8 @@ pub(super) static INFERENCE: Object = Object::with_rule(
         Field::optional("provider", Shape::Text(checks::label_value)),
         Field::optional("streams", Shape::Object(&STREAMS)),
         Field::optional("isolation", Shape::Object(&ISOLATION)),
+        Field::optional("engine", Shape::Object(&ENGINE)),
+        Field::optional("exposeLoad", Shape::Bool),
     ],
     check_names,
 );

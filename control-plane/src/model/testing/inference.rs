@@ -7,8 +7,8 @@ use proptest::sample::select;
 
 use super::{labels, timeout};
 use crate::model::{
-    CacheSalt, Inference, Isolation, Model, ModelMatch, ModelMatchType, TokenStreams,
-    UnknownModels, Unsalted,
+    CacheSalt, Engine, EngineKind, Inference, Isolation, Model, ModelMatch, ModelMatchType,
+    TokenStreams, UnknownModels, Unsalted,
 };
 
 pub(super) fn inference() -> impl Strategy<Value = Inference> {
@@ -54,7 +54,7 @@ pub(super) fn inference() -> impl Strategy<Value = Inference> {
         of(any::<bool>()),
         of("[a-z]{1,5}"),
         streams,
-        isolation,
+        (isolation, of(engine()), of(any::<bool>())),
     )
         .prop_map(
             |(
@@ -64,7 +64,7 @@ pub(super) fn inference() -> impl Strategy<Value = Inference> {
                 answer_model_list,
                 provider,
                 streams,
-                isolation,
+                (isolation, engine, expose_load),
             )| {
                 Inference {
                     max_body_bytes,
@@ -74,9 +74,26 @@ pub(super) fn inference() -> impl Strategy<Value = Inference> {
                     provider,
                     streams,
                     isolation,
+                    engine,
+                    expose_load,
                 }
             },
         )
+}
+
+fn engine() -> impl Strategy<Value = Engine> {
+    (
+        of(select(EngineKind::ALL.to_vec())),
+        of("/[a-z]{1,6}"),
+        of(1u16..),
+        of(20u64..60_000),
+    )
+        .prop_map(|(kind, path, port, interval)| Engine {
+            kind,
+            path,
+            port,
+            interval: interval.map(crate::model::Duration::from_millis),
+        })
 }
 
 pub(super) fn model_match() -> impl Strategy<Value = ModelMatch> {

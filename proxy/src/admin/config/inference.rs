@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::millis;
-use crate::policy::{Inference, Model};
+use crate::policy::{EngineSource, Inference, Model};
 
 pub(super) fn describe(inference: &Inference) -> Value {
     let streams = &inference.streams;
@@ -21,6 +21,17 @@ pub(super) fn describe(inference: &Inference) -> Value {
         "unsalted": inference.isolation.map(|isolation| {
             if isolation.pass_unsalted { "pass" } else { "refuse" }
         }),
+        "engine": inference.engine.as_ref().map(engine),
+        "expose_load": inference.expose_load,
+    })
+}
+
+fn engine(source: &EngineSource) -> Value {
+    json!({
+        "kind": source.engine.map_or("auto", |engine| engine.as_str()),
+        "path": source.path.as_deref(),
+        "port": source.port,
+        "interval_ms": millis(source.interval),
     })
 }
 

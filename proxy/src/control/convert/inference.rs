@@ -1,14 +1,23 @@
 //! What is known of models.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use outrigger_proto::dataplane::v1 as wire;
 
 use super::{Reason, known, list, timeout};
-use crate::policy::{Inference, IsolatedBy, Isolation, Model, ModelMatch, TokenStreams};
+use crate::inference::Engine;
+use crate::policy::{
+    EngineSource, Inference, IsolatedBy, Isolation, Model, ModelMatch, TokenStreams,
+};
 
 /// The contract's default.
 const MAX_BODY_BYTES: usize = 1 << 20;
+/// The contract's default.
+const ENGINE_INTERVAL: Duration = Duration::from_millis(150);
+/// More often it would cost the model server more than it tells.
+const LEAST_ENGINE_INTERVAL: Duration = Duration::from_millis(20);
 /// More is a mistake, or an attack on our memory: every request may have as much held.
 const MOST_BODY_BYTES: u64 = 64 << 20;
 /// Names are looked through for each request.
@@ -60,6 +69,34 @@ fn convert(wire: &wire::Inference) -> Result<Inference, Reason> {
             .map(isolation)
             .transpose()?
             .flatten(),
+        engine: wire.engine.as_ref().map(engine).transpose()?,
+        expose_load: wire.expose_load,
+    })
+}
+
+fn engine(wire: &wire::Engine) -> Result<EngineSource, Reason> {
+    use wire::EngineKind as Kind;
+    let engine = match known::<Kind>("engine.kind", wire.kind)? {
+        Kind::Unspecified => None,
+        Kind::Vllm => Some(Engine::Vllm),
+        Kind::Sglang => Some(Engine::Sglang),
+        Kind::Tgi => Some(Engine::Tgi),
+        Kind::Triton => Some(Engine::Triton),
+        Kind::TensorrtLlm => Some(Engine::TensorRtLlm),
+        Kind::LlamaCpp => Some(Engine::LlamaCpp),
+    };
+    let path = wire.path.as_str();
+    if !path.is_empty() && (!path.starts_with('/') || path.parse::<PathAndQuery>().is_err()) {
+        return Err(format!("engine.path: {path:?} is not a path"));
+    }
+    let port = u16::try_from(wire.port)
+        .map_err(|_| format!("engine.port: {} is not a port", wire.port))?;
+    let interval = timeout("engine.interval", wire.interval)?.unwrap_or(ENGINE_INTERVAL);
+    Ok(EngineSource {
+        engine,
+        path: (!path.is_empty()).then(|| path.into()),
+        port: (port != 0).then_some(port),
+        interval: interval.max(LEAST_ENGINE_INTERVAL),
     })
 }
 

@@ -470,6 +470,7 @@ pub(super) fn serving_with(
     snapshot.inbound.insert(
         SNI.into(),
         Arc::new(InboundPort {
+            signals: None,
             inference: None,
             gate: None,
             rate_limits: None,
@@ -530,7 +531,9 @@ impl Pair {
         let server = server(&ca, CHAT);
         let mut snapshot = serving(application, calls.protocol);
         for port in snapshot.inbound.values_mut() {
-            Arc::get_mut(port).unwrap().inference = calls.inference.clone().map(Arc::new);
+            let port = Arc::get_mut(port).unwrap();
+            port.inference = calls.inference.clone().map(Arc::new);
+            port.signals = port.inference.as_ref().map(|_| Arc::default());
         }
         server.set(snapshot);
         let endpoints = vec![endpoint(server.inbound(), true)];

@@ -24,6 +24,7 @@ mod pool;
 mod protocols;
 mod retries;
 mod sessions;
+mod signals;
 mod streams;
 mod tcp;
 mod timeouts;

@@ -175,6 +175,16 @@ catalog! {
         "Requests for models, by what came of reading their bodies.");
     CACHE_SALTS = counter("outrigger_cache_salts_total", &["result"],
         "Requests to models whose callers are kept apart in the server's cache, by what was done about their salt.");
+    ENGINE_WAITING = gauge("outrigger_engine_requests_waiting", &["service", "port", "engine"],
+        "Requests that wait in the model server behind this sidecar, as it says; absent while that is unknown.");
+    ENGINE_RUNNING = gauge("outrigger_engine_requests_running", &["service", "port", "engine"],
+        "Requests in the batch of the model server behind this sidecar, as it says; absent while that is unknown.");
+    ENGINE_KV_USAGE = gauge("outrigger_engine_kv_cache_usage_ratio", &["service", "port", "engine"],
+        "Part of the model server's KV cache that requests use, 0 to 1, as it says; absent while that is unknown.");
+    ENGINE_SCRAPES = counter("outrigger_engine_scrapes_total", &["service", "port", "engine", "result"],
+        "Looks at the metrics of the model server behind this sidecar, by what came of them.");
+    LOAD_REPORTS = counter("outrigger_load_reports_total", &["result"],
+        "Load reports in responses of services for models, by what came of reading them.");
     BUILD = gauge("outrigger_build_info", &["version"],
         "Always 1; the label is the program's version.");
     CPU = counter("process_cpu_seconds_total", &[],

@@ -11,6 +11,7 @@ use prometheus::proto::{
 
 use super::catalog::{self, Family};
 use super::connection::{Side, Wire};
+use super::engine;
 use super::histogram::{self, BOUNDS_MS};
 use super::process::Process;
 use super::request::RequestMetrics;
@@ -34,6 +35,8 @@ pub(super) fn render(metrics: &Metrics, shared: &Shared) -> String {
     metrics.admission.write(&mut page);
     metrics.models.render(&mut page, &metrics.all_requests());
     metrics.salts.write(&mut page);
+    metrics.load_reports.write(&mut page);
+    engine::write_snapshot(&mut page, &shared.snapshot.load());
     shared_state(&mut page, shared);
     metrics.dns.write(&mut page, &shared.snapshot.load());
     process(&mut page, Process::read());

@@ -8,6 +8,7 @@ mod balancing;
 pub mod catalog;
 mod connection;
 mod dns;
+mod engine;
 mod exposition;
 mod filters;
 mod histogram;
@@ -32,6 +33,7 @@ pub use admission::QueueWaits;
 pub use balancing::{BalancingMetrics, HashPick, SessionOutcome};
 pub use connection::{OpenConnection, Side, Wire};
 pub use dns::DnsMetrics;
+pub use engine::{LoadReports, Taken};
 pub(crate) use exposition::CONTENT_TYPE;
 pub use filters::{FilterAction, FilterMetrics, MirrorCopy, MirrorMetrics, MirrorOutcome};
 pub use inference::{ModelMetrics, Probe};
@@ -75,6 +77,7 @@ pub struct Metrics {
     dns: dns::DnsServices,
     pub(crate) models: ModelMetrics,
     pub(crate) salts: SaltMetrics,
+    pub(crate) load_reports: LoadReports,
 }
 
 #[derive(Debug, Default)]

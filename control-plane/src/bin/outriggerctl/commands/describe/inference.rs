@@ -1,6 +1,8 @@
 //! What sidecars know of requests for models, in words.
 
-use outrigger_control_plane::model::{CacheSalt, Inference, Model, UnknownModels, Unsalted};
+use outrigger_control_plane::model::{
+    CacheSalt, Engine, EngineKind, Inference, Model, UnknownModels, Unsalted,
+};
 
 use crate::commands::get::subset;
 
@@ -47,7 +49,29 @@ pub fn inference(spec: &Inference) -> String {
             "prompt caches: {by} kept apart by cache_salt, requests without one are {others}"
         ));
     }
+    if let Some(engine) = &spec.engine {
+        lines.push(signals(engine));
+    }
+    if spec.expose_load() {
+        lines.push("callers see load reports".to_owned());
+    }
     lines.join("\n")
+}
+
+fn signals(engine: &Engine) -> String {
+    let mut line = match engine.kind() {
+        EngineKind::Auto => "engine: found out by its metrics".to_owned(),
+        kind => format!("engine: {}", kind.as_str()),
+    };
+    if let Some(path) = &engine.path {
+        line.push_str(&format!(", metrics on {path}"));
+    }
+    if let Some(port) = engine.port {
+        line.push_str(&format!(", port {port}"));
+    }
+    let interval = engine.interval.unwrap_or(Engine::INTERVAL);
+    line.push_str(&format!(", read every {interval}"));
+    line
 }
 
 fn model(model: &Model) -> String {
