@@ -3,6 +3,8 @@
 //! What the client sent is kept while it is passed on, up to a cap, until the response's head arrives. Chunks are reference
 //! counted: keeping them copies nothing.
 
+mod whole;
+
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -17,6 +19,9 @@ use super::body::{BodyError, Source};
 use super::pump::PumpBody;
 use super::tee::{Fate, Tap, TeeSource, tee};
 use crate::telemetry::metrics::MirrorMetrics;
+use whole::Copy;
+
+pub(crate) use whole::Whole;
 
 /// The request's side: hands out a body for each try.
 #[derive(Clone, Debug)]
@@ -42,62 +47,6 @@ pub(crate) enum Filled {
     Longer,
     /// The client's side of the request broke.
     Broken,
-}
-
-/// All of a body, for a request that is sent beside another one.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Whole {
-    chunks: Vec<Bytes>,
-    trailers: Option<HeaderMap>,
-}
-
-#[derive(Debug)]
-struct Copy {
-    chunks: std::vec::IntoIter<Bytes>,
-    trailers: Option<HeaderMap>,
-}
-
-impl Whole {
-    /// Of pieces that are here.
-    pub(crate) fn new(chunks: Vec<Bytes>, trailers: Option<HeaderMap>) -> Whole {
-        Whole { chunks, trailers }
-    }
-
-    pub(crate) fn into_trailers(self) -> Option<HeaderMap> {
-        self.trailers
-    }
-
-    pub(crate) fn body(&self) -> RequestBody {
-        let empty = self.chunks.is_empty() && self.trailers.is_none();
-        RequestBody {
-            shared: None,
-            turn: 0,
-            copy: (!empty).then(|| {
-                Box::new(Copy {
-                    chunks: self.chunks.clone().into_iter(),
-                    trailers: self.trailers.clone(),
-                })
-            }),
-        }
-    }
-}
-
-impl Copy {
-    fn next(&mut self) -> Option<Frame<Bytes>> {
-        match self.chunks.next() {
-            Some(chunk) => Some(Frame::data(chunk)),
-            None => self.trailers.take().map(Frame::trailers),
-        }
-    }
-
-    fn is_at_end(&self) -> bool {
-        self.chunks.as_slice().is_empty() && self.trailers.is_none()
-    }
-
-    fn bytes(&self) -> u64 {
-        let chunks = self.chunks.as_slice().iter();
-        chunks.map(|chunk| chunk.len() as u64).sum()
-    }
 }
 
 #[derive(Debug)]

@@ -5,6 +5,7 @@ mod affinity;
 mod call;
 mod fallback;
 mod filters;
+mod first_token;
 mod hedge;
 mod models;
 mod outside;

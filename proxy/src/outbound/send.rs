@@ -2,13 +2,13 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::{HeaderMap, Request, Response, StatusCode, Version};
 use tokio::time::Instant;
 
 use super::call::Call;
+use super::first_token::{LOST, first_token};
 use super::retry::{self, Next, Retries};
 use super::{admit, fallback, hedge, outside, verdict};
 use crate::balance::{Endpoint, InFlight};
@@ -20,8 +20,8 @@ use crate::http::exchange::Exchange;
 use crate::http::headers;
 use crate::http::replay::{RequestBody, Whole};
 use crate::http::response::ResponseBody;
+use crate::inference::ModelStream;
 use crate::inference::engine::orca;
-use crate::inference::{ModelRequest, ModelStream, stream};
 use crate::policy::Protocol;
 use crate::pool::{self, Failure, Path, Target};
 use crate::resilience::outlier::Fault;
@@ -284,48 +284,6 @@ async fn try_endpoints(
         }
     }
 }
-
-/// A stream that had an error in the place of its first token, or nothing at all.
-const LOST: Failure = Failure {
-    reason: Reason::ModelError,
-    unprocessed: false,
-    stale: false,
-};
-
-/// Looks at a model's answer from now on. Where a stream can still be made elsewhere, its head is held back until its first
-/// token is here: not longer than the head may be waited for (`end`).
-async fn first_token(
-    call: &Call<'_>,
-    model: &ModelRequest,
-    response: Response<Source>,
-    begun: Instant,
-    end: Option<Instant>,
-) -> Result<Response<Source>, Failure> {
-    let Some(inference) = &call.backend.upstream.inference else {
-        return Ok(stream::watch(model, response));
-    };
-    let limit = Deadline::after(begun, call.first_token(), Reason::FirstTokenTimeout);
-    let hold = model.stream && (call.rule.retry.is_some() || limit.is_some());
-    let first_token = limit.map(|limit| limit.at);
-    let until = end.and_then(|end| end.checked_sub(HEAD_START));
-    let begin = stream::begin(
-        inference,
-        model,
-        response,
-        hold.then_some(until),
-        first_token,
-    );
-    Deadline::limit(limit, pin!(begin))
-        .await
-        .map_err(|reason| Failure {
-            reason,
-            unprocessed: false,
-            stale: false,
-        })
-}
-
-/// A head that is held back is let go so long before its time is up.
-const HEAD_START: Duration = Duration::from_millis(5);
 
 /// Sends to one endpoint, for as long as a try may take. `copy`: the body, where another try has the request's own. `end`: when
 /// the caller stops waiting, if the endpoint is to be told.

@@ -259,7 +259,8 @@ async fn first_byte_and_lifetime() {
     assert_eq!(client.head().await.status, 200);
     let mut chunks = 0;
     while let Some(chunk) = client.try_chunk().await {
-        assert_eq!(chunk.unwrap(), b"x");
+        // Two of the application's may come together.
+        assert!(chunk.unwrap().iter().all(|byte| *byte == b'x'));
         chunks += 1;
     }
     assert!(chunks > 1, "{chunks}");
