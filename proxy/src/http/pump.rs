@@ -31,6 +31,11 @@ pub(crate) enum PumpError {
     Peer,
 }
 
+/// Bytes of window that a stream asks for ahead of its next chunk: enough to get in line, h2 raises the demand to what is sent.
+/// More would pin the connection's window for a stream that waits. Asked for when the chunk is there, the room would wake the
+/// very task that asks, to find nothing.
+const IN_LINE: usize = 1;
+
 /// Sends a body to its end.
 pub(crate) struct Pump<B> {
     body: B,
@@ -41,7 +46,8 @@ pub(crate) struct Pump<B> {
 }
 
 impl<B: PumpBody> Pump<B> {
-    pub(crate) fn new(body: B, stream: SendStream<Bytes>) -> Pump<B> {
+    pub(crate) fn new(body: B, mut stream: SendStream<Bytes>) -> Pump<B> {
+        stream.reserve_capacity(IN_LINE);
         Pump {
             stall: IdleTimer::new(body.patience()),
             body,
@@ -77,7 +83,10 @@ impl<B: PumpBody> Future for Pump<B> {
             if me.held.is_some() {
                 match me.poll_send_held(cx) {
                     Poll::Ready(Ok(true)) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Ok(false)) => me.stall.moved(),
+                    Poll::Ready(Ok(false)) => {
+                        me.stall.moved();
+                        me.stream.reserve_capacity(IN_LINE);
+                    }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
                         if me.stall.poll(cx).is_ready() {
@@ -114,9 +123,6 @@ impl<B: PumpBody> Future for Pump<B> {
                             let ended = me.stream.send_data(data, true);
                             return Poll::Ready(ended.map_err(|_| PumpError::Peer));
                         }
-                        // One byte is enough to get in line; h2 raises the demand to what is buffered. A larger claim would
-                        // pin the connection's window for a stream that waits.
-                        me.stream.reserve_capacity(1);
                         me.held = Some((data, last));
                     }
                     Err(frame) => {
