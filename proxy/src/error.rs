@@ -87,11 +87,13 @@ pub enum Reason {
     ModelError,
     /// The request cannot be kept apart from those of other callers in what the model's server caches.
     NotIsolated,
+    /// Inbound: the caller's budget of tokens is spent.
+    TokenBudget,
 }
 
 impl Reason {
     /// All reasons, in the order of their discriminants: `ALL[reason as usize] == reason`.
-    pub const ALL: [Reason; 39] = [
+    pub const ALL: [Reason; 40] = [
         Reason::NoRoute,
         Reason::NoEndpoints,
         Reason::ConnectFailed,
@@ -131,6 +133,7 @@ impl Reason {
         Reason::TokenIdleTimeout,
         Reason::ModelError,
         Reason::NotIsolated,
+        Reason::TokenBudget,
     ];
 
     /// The word users see, kebab-case.
@@ -175,6 +178,7 @@ impl Reason {
             Reason::TokenIdleTimeout => "token-idle-timeout",
             Reason::ModelError => "model-error",
             Reason::NotIsolated => "not-isolated",
+            Reason::TokenBudget => "token-budget",
         }
     }
 
@@ -194,7 +198,7 @@ impl Reason {
             | Reason::Overloaded
             | Reason::Throttled
             | Reason::FaultAbort => StatusCode::SERVICE_UNAVAILABLE,
-            Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Reason::RateLimited | Reason::TokenBudget => StatusCode::TOO_MANY_REQUESTS,
             Reason::ConnectTimeout
             | Reason::RequestTimeout
             | Reason::PerTryTimeout

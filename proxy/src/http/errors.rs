@@ -70,17 +70,18 @@ fn plain(reason: Reason, status: StatusCode, detail: &str) -> Response<Bytes> {
 
 /// <https://platform.openai.com/docs/guides/error-codes>
 fn openai(reason: Reason, status: StatusCode, detail: &str) -> Response<Bytes> {
-    let kind = if status.is_client_error() {
-        "invalid_request_error"
-    } else {
-        "server_error"
+    let (kind, code) = match reason {
+        // As OpenAI names a limit of tokens.
+        Reason::TokenBudget => ("tokens", "token_budget_exceeded"),
+        _ if status.is_client_error() => ("invalid_request_error", reason.as_str()),
+        _ => ("server_error", reason.as_str()),
     };
     let body = serde_json::json!({
         "error": {
             "message": detail,
             "type": kind,
             "param": null,
-            "code": reason.as_str(),
+            "code": code,
         }
     });
     with_body(status, "application/json", body.to_string())
@@ -171,7 +172,7 @@ fn grpc_code(reason: Reason) -> u16 {
         | Reason::FirstTokenTimeout
         | Reason::TokenIdleTimeout => DEADLINE_EXCEEDED,
         Reason::ClientGone => CANCELLED,
-        Reason::HeadTooLarge | Reason::RateLimited => RESOURCE_EXHAUSTED,
+        Reason::HeadTooLarge | Reason::RateLimited | Reason::TokenBudget => RESOURCE_EXHAUSTED,
         Reason::BadRequest
         | Reason::HeadTimeout
         | Reason::BodyTimeout
@@ -245,6 +246,12 @@ mod tests {
         assert_eq!(body["error"]["code"], "no-endpoints");
         assert_eq!(body["error"]["type"], "server_error");
         assert_eq!(body["error"]["message"], "none \"left\"");
+
+        let response = reply(Reason::TokenBudget, Style::OpenAi, "spent");
+        assert_eq!(response.status(), 429);
+        let body: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+        assert_eq!(body["error"]["type"], "tokens");
+        assert_eq!(body["error"]["code"], "token_budget_exceeded");
     }
 
     #[test]

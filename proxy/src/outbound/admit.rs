@@ -64,7 +64,7 @@ fn is_refusal(response: &Response<Source>) -> bool {
 /// Whether a peer's sidecar says that the caller has sent more than it may: nothing is wrong with the endpoint, and nothing is
 /// known of its latency. Only a sidecar's word counts: it removes the header from what its application says.
 pub(super) fn is_rate_limited(answer: &HeaderMap) -> bool {
-    answer
-        .get(headers::REASON)
-        .is_some_and(|word| word == Reason::RateLimited.as_str())
+    answer.get(headers::REASON).is_some_and(|word| {
+        word == Reason::RateLimited.as_str() || word == Reason::TokenBudget.as_str()
+    })
 }
