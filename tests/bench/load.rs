@@ -169,7 +169,7 @@ pub(crate) async fn token_streams(
         let (count, latency) = (Rc::clone(&count), Rc::clone(&latency));
         callers.spawn_local(async move {
             let mut pending = String::new();
-            let streamed = caller.fetch("/sse", |bytes| {
+            let streamed = caller.chat(|bytes| {
                 pending.push_str(&String::from_utf8_lossy(bytes));
                 while let Some(end) = pending.find("\n\n") {
                     if let Some(at) = written_at(&pending[..end]) {

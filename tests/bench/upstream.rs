@@ -19,7 +19,10 @@ pub(crate) struct Application {
     pub(crate) http2: SocketAddr,
 }
 
-/// Serves on loopback addresses of its own until the program ends: `/1k` and `/sse`, anything else is 404.
+/// Where token streams come from, as from a model server.
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+
+/// Serves on loopback addresses of its own until the program ends: `GET /1k`, and [`CHAT`] whatever it is asked; anything else is 404.
 ///
 /// `epoch` is what the time stamps in events count from, see [`event`].
 pub(crate) async fn start(tokens_per_second: f64, epoch: Instant) -> std::io::Result<Application> {
@@ -55,11 +58,17 @@ async fn serve_http2(
     let mut connection = h2::server::handshake(stream).await?;
     while let Some(request) = connection.accept().await {
         let (request, mut respond) = request?;
-        let mut body = respond.send_response(http::Response::new(()), false)?;
+        let mut response = http::Response::new(());
         if request.uri().path() == "/1k" {
+            let mut body = respond.send_response(response, false)?;
             body.send_data(Bytes::from_static(&PLAIN), true)?;
             continue;
         }
+        let kind = http::HeaderValue::from_static("text/event-stream");
+        response
+            .headers_mut()
+            .insert(http::header::CONTENT_TYPE, kind);
+        let mut body = respond.send_response(response, false)?;
         tokio::task::spawn_local(async move {
             let mut ticks = ticks(interval);
             ticks.tick().await;
@@ -85,7 +94,7 @@ async fn serve(mut stream: TcpStream, interval: Duration, epoch: Instant) -> std
         };
         if buffer.starts_with(b"GET /1k ") {
             stream.write_all(&plain).await?;
-        } else if buffer.starts_with(b"GET /sse ") {
+        } else if buffer.starts_with(b"POST /v1/chat/completions ") {
             return events(stream, interval, epoch).await;
         } else {
             stream

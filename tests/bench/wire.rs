@@ -8,7 +8,7 @@ use h2::client::SendRequest;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::upstream::BODY;
+use crate::upstream::{BODY, CHAT};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
@@ -22,6 +22,9 @@ pub(crate) struct Target {
     pub(crate) address: SocketAddr,
     pub(crate) host: String,
 }
+
+/// What a chat asks for.
+const QUESTION: &str = r#"{"model":"tiny","messages":[{"role":"user","content":"Say something, and go on with it."}],"stream":true}"#;
 
 /// Streams on one HTTP/2 connection.
 const STREAMS: usize = 16;
@@ -56,20 +59,27 @@ impl Caller {
     /// Asks for the plain response and reads it to its end.
     pub(crate) async fn plain(&mut self) -> anyhow::Result<()> {
         let mut length = 0;
-        self.fetch("/1k", |bytes| length += bytes.len()).await?;
+        self.fetch("/1k", None, |bytes| length += bytes.len())
+            .await?;
         ensure!(length == BODY, "a body of {length} bytes, not {BODY}");
         Ok(())
     }
 
-    /// Asks for `path` and hands over the pieces of the body.
-    pub(crate) async fn fetch(
+    /// Asks for a token stream and hands over its pieces.
+    pub(crate) async fn chat(&mut self, piece: impl FnMut(&[u8])) -> anyhow::Result<()> {
+        self.fetch(CHAT, Some(QUESTION), piece).await
+    }
+
+    /// `POST` of JSON where there is a body, else `GET`.
+    async fn fetch(
         &mut self,
         path: &str,
+        body: Option<&'static str>,
         piece: impl FnMut(&[u8]),
     ) -> anyhow::Result<()> {
         match self {
-            Self::Http1(connection) => connection.fetch(path, piece).await,
-            Self::Http2(connection) => connection.fetch(path, piece).await,
+            Self::Http1(connection) => connection.fetch(path, body, piece).await,
+            Self::Http2(connection) => connection.fetch(path, body, piece).await,
         }
     }
 }
@@ -90,11 +100,23 @@ impl Http1 {
         })
     }
 
-    async fn fetch(&mut self, path: &str, mut piece: impl FnMut(&[u8])) -> anyhow::Result<()> {
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: bench\r\naccept: */*\r\n\r\n",
-            self.host
+    async fn fetch(
+        &mut self,
+        path: &str,
+        body: Option<&'static str>,
+        mut piece: impl FnMut(&[u8]),
+    ) -> anyhow::Result<()> {
+        let (method, host) = (method(body), &self.host);
+        let mut request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bench\r\naccept: */*\r\n"
         );
+        match body {
+            Some(body) => request.push_str(&format!(
+                "content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )),
+            None => request.push_str("\r\n"),
+        }
         self.stream.write_all(request.as_bytes()).await?;
         self.buffer.clear();
         let head = loop {
@@ -173,12 +195,26 @@ impl Http2 {
         })
     }
 
-    async fn fetch(&mut self, path: &str, mut piece: impl FnMut(&[u8])) -> anyhow::Result<()> {
-        let request = http::Request::get(format!("http://{}{path}", self.host))
-            .header("user-agent", "bench")
-            .body(())?;
+    async fn fetch(
+        &mut self,
+        path: &str,
+        body: Option<&'static str>,
+        mut piece: impl FnMut(&[u8]),
+    ) -> anyhow::Result<()> {
+        let mut request = http::Request::builder()
+            .method(method(body))
+            .uri(format!("http://{}{path}", self.host))
+            .header("user-agent", "bench");
+        if body.is_some() {
+            request = request.header("content-type", "application/json");
+        }
         self.sender = self.sender.clone().ready().await?;
-        let (response, _) = self.sender.send_request(request, true)?;
+        let (response, mut sent) = self
+            .sender
+            .send_request(request.body(())?, body.is_none())?;
+        if let Some(body) = body {
+            sent.send_data(Bytes::from_static(body.as_bytes()), true)?;
+        }
         let response = response.await?;
         let status = response.status();
         let mut body = response.into_body();
@@ -194,6 +230,10 @@ impl Http2 {
         ensure!(status == 200, "{status}");
         Ok(())
     }
+}
+
+fn method(body: Option<&str>) -> http::Method {
+    body.map_or(http::Method::GET, |_| http::Method::POST)
 }
 
 async fn connect(address: SocketAddr) -> anyhow::Result<TcpStream> {

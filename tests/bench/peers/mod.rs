@@ -21,6 +21,8 @@ pub(crate) enum Peer {
     /// The client and the application without anything between them.
     Direct,
     Outrigger,
+    /// Outrigger with `inference` on for the service: requests and token streams are read as they pass.
+    OutriggerModels,
     Envoy,
     Haproxy,
 }
@@ -30,6 +32,7 @@ impl Peer {
         match self {
             Self::Direct => "direct",
             Self::Outrigger => "Outrigger",
+            Self::OutriggerModels => "Outrigger, models",
             Self::Envoy => "Envoy",
             Self::Haproxy => "HAProxy",
         }
@@ -39,7 +42,7 @@ impl Peer {
     pub(crate) fn version(self) -> Result<String, String> {
         match self {
             Self::Direct => Ok("no proxy".to_string()),
-            Self::Outrigger => Ok(outrigger::version()),
+            Self::Outrigger | Self::OutriggerModels => Ok(outrigger::version()),
             Self::Envoy => envoy::version(),
             Self::Haproxy => haproxy::version(),
         }
@@ -51,7 +54,10 @@ impl Peer {
         let pki = Pki::write(directory.path());
         let (address, processes) = match self {
             Self::Direct => (application.http1, Vec::new()),
-            Self::Outrigger => return outrigger::start(application.http1, core).await,
+            Self::Outrigger => return outrigger::start(application.http1, core, "").await,
+            Self::OutriggerModels => {
+                return outrigger::start(application.http1, core, ", inference: {}").await;
+            }
             Self::Envoy => envoy::start(application.http1, &pki, directory.path(), core),
             Self::Haproxy => haproxy::start(application.http1, &pki, directory.path(), core),
         };

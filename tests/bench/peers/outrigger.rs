@@ -11,12 +11,12 @@ pub(super) fn version() -> String {
     version_of(&program, "--version").unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// As shipped: all defaults, metrics on.
-pub(super) async fn start(application: SocketAddr, core: usize) -> Running {
+/// As shipped: all defaults, metrics on. `more` goes into the service's spec.
+pub(super) async fn start(application: SocketAddr, core: usize, more: &str) -> Running {
     let control_plane = ControlPlane::start().await;
-    control_plane.apply(
-        "kind: Service\nmetadata: {name: bench}\nspec: {ports: [{port: 80, protocol: http}]}\n",
-    );
+    control_plane.apply(&format!(
+        "kind: Service\nmetadata: {{name: bench}}\nspec: {{ports: [{{port: 80, protocol: http}}]{more}}}\n"
+    ));
     let far = Sidecar::builder(&control_plane, "bench")
         .serve("bench:80", application)
         .core(core)
