@@ -28,9 +28,10 @@ use crate::shared::{Shared, Status};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Traces;
 use crate::{admin, inference, resilience, telemetry};
 
-/// For the access log's last lines, at the end.
+/// For the access log's last lines and the last traces, at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs the sidecar to its end.
@@ -53,6 +54,7 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
         lookups,
         metrics: Arc::new(Metrics::new()),
         access_log,
+        traces: Traces::default(),
         drain: Drain::new(),
         status: Status::default(),
     });
@@ -163,6 +165,9 @@ async fn serve(
     keeper.abort();
     control.abort();
     tokio::task::spawn_blocking(move || workers.join()).await?;
+    if !shared.traces.finish(FLUSH).await {
+        warn!("the last traces may be lost");
+    }
     Ok(code)
 }
 

@@ -10,6 +10,7 @@ use crate::drain::Drain;
 use crate::policy::Snapshot;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Traces;
 use crate::tls::TlsState;
 
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct Shared {
     pub lookups: Lookups,
     pub metrics: Arc<Metrics>,
     pub access_log: AccessLog,
+    pub traces: Traces,
     pub drain: Drain,
     /// What the control side has reached so far.
     pub status: Status,

@@ -101,17 +101,29 @@ pub(super) fn connection_pool(pool: model::ConnectionPool) -> Option<wire::Conne
     })
 }
 
+/// Traces.
+fn tracing(tracing: &model::Tracing) -> wire::Tracing {
+    wire::Tracing {
+        endpoint: tracing.endpoint.clone(),
+        sampling_percent: f64::from(tracing.sampling_percent().0) / 1e3,
+        ca_certificates: certificates(tracing.ca_certificates.as_deref()),
+    }
+}
+
+/// What is no certificate was refused when the resource was written.
+fn certificates(pem: Option<&str>) -> Vec<Vec<u8>> {
+    let certificates = CertificateDer::pem_slice_iter(pem.unwrap_or_default().as_bytes());
+    certificates.flatten().map(|der| der.to_vec()).collect()
+}
+
 /// TLS towards what is outside the mesh. `None`: plaintext.
 pub(super) fn tls(tls: &model::ServiceTls) -> Option<wire::OriginTls> {
     if tls.mode() == model::TlsMode::Disable {
         return None;
     }
-    let pem = tls.ca_certificates.as_deref().unwrap_or_default();
-    // What is no certificate was refused when the service was written.
-    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes()).flatten();
     Some(wire::OriginTls {
         sni: tls.sni.clone().unwrap_or_default(),
-        ca_certificates: certificates.map(|der| der.to_vec()).collect(),
+        ca_certificates: certificates(tls.ca_certificates.as_deref()),
         subject_alt_names: tls.subject_alt_names.clone(),
     })
 }
@@ -137,5 +149,6 @@ pub(super) fn mesh(trust_domain: &str, spec: &model::MeshSpec) -> wire::Mesh {
         mtls_mode: mtls_mode.into(),
         access_log: access_log.into(),
         unknown_hosts: unknown_hosts.into(),
+        tracing: spec.telemetry.tracing.as_ref().map(tracing),
     }
 }

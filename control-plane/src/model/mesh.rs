@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
-use super::{MeshOutbound, MeshTimeouts, OutlierDetection, Retry};
+use super::{MeshOutbound, MeshTimeouts, OutlierDetection, Retry, Thousandths};
 
 /// Spec of the one `Mesh`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,12 +60,36 @@ pub enum MtlsMode {
 }
 
 /// What sidecars write down.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Telemetry {
     /// Unset: each sidecar's own setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_log: Option<AccessLog>,
+    /// Unset: requests leave no traces; what arrives of them is passed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracing: Option<Tracing>,
+}
+
+/// Requests leave traces.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Tracing {
+    /// `http://host:port` or `https://host:port` of an OTLP receiver (gRPC).
+    pub endpoint: String,
+    /// Of requests that begin a trace, percent; those that belong to one follow it. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling_percent: Option<Thousandths>,
+    /// For `https`: trusted roots, PEM. Default: those of each sidecar's system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_certificates: Option<String>,
+}
+
+impl Tracing {
+    /// The value in effect.
+    pub fn sampling_percent(&self) -> Thousandths {
+        self.sampling_percent.unwrap_or(Thousandths(0))
+    }
 }
 
 /// Which requests are written to the access log.

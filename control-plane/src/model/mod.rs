@@ -62,7 +62,7 @@ pub use limits::{
     AdaptiveAlgorithm, AdaptiveLimit, CallerPriority, EndpointLimits, Limits, Priorities, Priority,
     Queue, Throttling,
 };
-pub use mesh::{AccessLog, MeshSpec, Mtls, MtlsMode, Telemetry};
+pub use mesh::{AccessLog, MeshSpec, Mtls, MtlsMode, Telemetry, Tracing};
 pub use meta::{Labels, ObjectMeta};
 pub use parse::{Document, Location, Parsed, SourceProblem, parse};
 pub use problem::{IndexedProblem, Problem};

@@ -157,7 +157,10 @@ fn mesh_spec() -> impl Strategy<Value = MeshSpec> {
                         stream_lifetime: requests.stream_lifetime,
                     },
                     retry,
-                    telemetry: Telemetry { access_log },
+                    telemetry: Telemetry {
+                        access_log,
+                        tracing: None,
+                    },
                     outbound: crate::model::MeshOutbound::default(),
                 }
             },

@@ -184,7 +184,7 @@ pub mod resource {
     }
 }
 /// Mesh-wide settings.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Mesh {
     #[prost(string, tag = "1")]
     pub trust_domain: ::prost::alloc::string::String,
@@ -194,6 +194,22 @@ pub struct Mesh {
     pub access_log: i32,
     #[prost(enumeration = "UnknownHosts", tag = "80")]
     pub unknown_hosts: i32,
+    /// Requests leave traces. Unset: `traceparent` is passed on, and nothing else.
+    #[prost(message, optional, tag = "150")]
+    pub tracing: ::core::option::Option<Tracing>,
+}
+/// Sidecars tell an OTLP receiver of sampled requests.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Tracing {
+    /// `<http://host:port`> or `<https://host:port`> of the receiver (OTLP over gRPC).
+    #[prost(string, tag = "1")]
+    pub endpoint: ::prost::alloc::string::String,
+    /// Of requests that begin a trace, 0 to 100. Those that belong to one follow it.
+    #[prost(double, tag = "2")]
+    pub sampling_percent: f64,
+    /// For `https`: trusted roots, DER. Empty: those of the sidecar's system.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub ca_certificates: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// What the inbound side of the receiving sidecar does.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -28,6 +28,10 @@ pub(super) fn describe(shared: &Shared) -> Value {
         "mesh": {
             "mtls": if snapshot.mesh.permissive { "permissive" } else { "strict" },
             "access_log": snapshot.mesh.access_log.map(access_log),
+            "tracing": snapshot.mesh.tracing.as_ref().map(|tracing| json!({
+                "endpoint": tracing.endpoint,
+                "sampling_percent": tracing.sampling_percent,
+            })),
             "unknown_hosts": if snapshot.mesh.pass_through { "pass-through" } else { "refuse" },
         },
         "hosts": hosts(&snapshot),

@@ -195,6 +195,7 @@ fn snapshot() -> Snapshot {
             permissive: false,
             access_log: None,
             pass_through: false,
+            tracing: None,
         },
         hosts: HashMap::from([
             (
@@ -283,7 +284,7 @@ async fn the_configuration() {
         "proxy_version": env!("CARGO_PKG_VERSION"),
         "drain": "running",
         "identity": null,
-        "mesh": { "mtls": "strict", "access_log": null, "unknown_hosts": "refuse" },
+        "mesh": { "mtls": "strict", "access_log": null, "tracing": null, "unknown_hosts": "refuse" },
         "hosts": { "chat": { "service": "default/chat", "port": 80 }, "nobody.example": null },
         "services": {
             "default/chat": {

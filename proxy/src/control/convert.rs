@@ -10,6 +10,7 @@ mod limits;
 mod outside;
 mod recovery;
 mod service;
+mod tracing;
 
 pub(super) use filters::FilterSpec;
 pub(super) use limits::RateLimitSpec;
@@ -242,10 +243,12 @@ fn mesh_policy(mesh: &wire::Mesh, trust_domain: &str) -> Result<MeshPolicy, Reas
         wire::UnknownHosts::Unspecified | wire::UnknownHosts::Refuse => false,
         wire::UnknownHosts::PassThrough => true,
     };
+    let tracing = mesh.tracing.as_ref().map(tracing::tracing).transpose()?;
     Ok(MeshPolicy {
         permissive,
         access_log,
         pass_through,
+        tracing: tracing.map(Arc::new),
     })
 }
 

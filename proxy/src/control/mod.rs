@@ -39,6 +39,7 @@ use crate::dns::{Names, OwnListeners, Resolver};
 use crate::identity::keeper::IdentityReceiver;
 use crate::identity::{Identity, SpiffeId};
 use crate::shared::Shared;
+use crate::telemetry::trace::Teller;
 use crate::tls;
 
 pub use lookup::LookupQueue;
@@ -125,11 +126,17 @@ pub async fn run(
         shared.metrics.clone(),
         queue.resolved.clone(),
     );
+    let teller = Teller {
+        name: id.account().to_owned(),
+        namespace: id.namespace().to_owned(),
+        instance: settings.instance.clone(),
+        zone: settings.zone.clone(),
+    };
     let mut state = State::new(
         id,
         shared.clone(),
         queue.changed.clone(),
-        settings.zone.clone(),
+        teller,
         applications,
         settings.data_dir.clone(),
         names,

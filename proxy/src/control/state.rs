@@ -18,6 +18,7 @@ use super::subscriptions::Subscriptions;
 use crate::dns::Names;
 use crate::identity::SpiffeId;
 use crate::shared::Shared;
+use crate::telemetry::trace::Teller;
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -34,6 +35,8 @@ pub(super) struct State {
     named: HashSet<String>,
     /// Since when the cache on disk is behind.
     unsaved_since: Option<Instant>,
+    /// Who traces are told of.
+    teller: Teller,
 }
 
 impl State {
@@ -41,12 +44,13 @@ impl State {
         id: SpiffeId,
         shared: Arc<Shared>,
         changed: watch::Sender<u64>,
-        zone: Arc<str>,
+        teller: Teller,
         applications: Applications,
         data_dir: Option<PathBuf>,
         names: Names,
     ) -> State {
         let metrics = shared.metrics.clone();
+        let zone = teller.zone.clone();
         let builder = Builder::new(id.trust_domain(), zone, applications, metrics, names);
         State {
             id,
@@ -58,6 +62,7 @@ impl State {
             subscriptions: Subscriptions::default(),
             named: HashSet::new(),
             unsaved_since: None,
+            teller,
         }
     }
 
@@ -111,6 +116,9 @@ impl State {
     /// Makes the next snapshot of what is held, and of what is known of DNS names.
     pub(super) fn publish(&mut self) {
         let snapshot = self.builder.build(&self.resources);
+        self.shared
+            .traces
+            .follow(snapshot.mesh.tracing.as_ref(), &self.teller);
         self.shared.snapshot.store(Arc::new(snapshot));
         self.changed
             .send_modify(|count| *count = count.wrapping_add(1));

@@ -17,6 +17,7 @@ use crate::policy::{AccessLogMode, Snapshot};
 use crate::shared::{Shared, Status};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Traces;
 
 pub(crate) fn shared() -> (Arc<Shared>, LookupQueue) {
     let (lookups, queue) = Lookups::new();
@@ -27,6 +28,7 @@ pub(crate) fn shared() -> (Arc<Shared>, LookupQueue) {
         lookups,
         metrics: Arc::new(Metrics::new()),
         access_log: AccessLog::to(AccessLogMode::Off, LogFormat::Json, output).unwrap(),
+        traces: Traces::default(),
         drain: Drain::new(),
         status: Status::default(),
     };

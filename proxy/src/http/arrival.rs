@@ -21,6 +21,7 @@ use super::server::Client;
 use crate::balance::Endpoint;
 use crate::inference::ModelRequest;
 use crate::policy::Snapshot;
+use crate::telemetry::trace::{self, Trace};
 
 /// A request whose head is clean. Boxed once: what waits for an upstream holds a pointer, not half a kilobyte.
 pub(crate) struct Arrived {
@@ -38,6 +39,8 @@ pub(crate) struct Arrived {
     pub(crate) wants_attempts: bool,
     /// What it asks of a model, where its service has inference on.
     pub(crate) model: Option<Box<ModelRequest>>,
+    /// `None`: it is not sampled.
+    pub(crate) trace: Option<Rc<Trace>>,
     interim: Arc<Interim>,
 }
 
@@ -56,6 +59,12 @@ impl Arrived {
         let found = headers::clean_request(&mut head.headers, upgrade.as_ref());
         let mut rng = client.worker.rng.borrow_mut();
         headers::ensure_request_id(&mut head.headers, found, &mut *rng);
+        let trace = snapshot.mesh.tracing.as_deref().and_then(|tracing| {
+            // Who has a certificate has a sidecar, which has decided.
+            let may_begin = certificate.is_none();
+            let headers = &mut head.headers;
+            trace::begin(tracing, found.traceparent, may_begin, headers, &mut *rng)
+        });
         drop(rng);
         if let Some(certificate) = certificate {
             let certificate = certificate.clone();
@@ -79,6 +88,7 @@ impl Arrived {
             Version::HTTP_2 => "h2",
             _ => "http/1.1",
         };
+        exchange.set_trace(trace.clone());
         exchange.log_request(snapshot.mesh.access_log, protocol, &head);
 
         let arrived = authority::of(&head).map(|authority| {
@@ -92,6 +102,7 @@ impl Arrived {
                 timeout,
                 wants_attempts: found.attempts,
                 model: None,
+                trace,
                 interim,
             })
         });
@@ -131,6 +142,7 @@ impl Arrived {
             timeout: None,
             wants_attempts: false,
             model: None,
+            trace: None,
             interim: Arc::clone(&self.interim),
         })
     }

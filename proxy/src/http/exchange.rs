@@ -26,6 +26,7 @@ use crate::policy::AccessLogMode;
 use crate::resilience::outlier::Fault;
 use crate::telemetry::Outcome;
 use crate::telemetry::metrics::RequestMetrics;
+use crate::telemetry::trace::Trace;
 use log::Log;
 
 /// Everything that is known of a request. It ends when this is dropped: with the response's body, or with the future that
@@ -54,6 +55,8 @@ pub(crate) struct Exchange {
     upgraded_bytes: Option<u64>,
     /// Where it is for a model.
     model: Option<Box<Account>>,
+    /// `None`: it is not sampled.
+    trace: Option<Rc<Trace>>,
 }
 
 impl Exchange {
@@ -83,6 +86,7 @@ impl Exchange {
             complete: false,
             upgraded_bytes: None,
             model: None,
+            trace: None,
         })
     }
 
@@ -134,7 +138,15 @@ impl Exchange {
 
     /// It is for a model.
     pub(crate) fn set_model(&mut self, account: Account) {
+        if let Some(trace) = &self.trace {
+            trace.set_model(account.api, &account.inference);
+        }
         self.model = Some(Box::new(account));
+    }
+
+    /// It is sampled, or not. To be said before anything is logged.
+    pub(super) fn set_trace(&mut self, trace: Option<Rc<Trace>>) {
+        self.trace = trace;
     }
 
     /// Whether the client's side broke.

@@ -9,7 +9,7 @@ use super::deadline::REQUEST_TIMEOUT;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Why the proxy answered itself.
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-outrigger-reason");
-/// The trace that the request belongs to; passed on as it is.
+/// The trace that the request belongs to; passed on as it is, unless the request is sampled.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// How often the request was sent; a request of the local application with this header asks for it.
 pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("x-outrigger-attempts");
@@ -32,7 +32,7 @@ pub(crate) const OURS: &str = "x-outrigger-";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     request_id: bool,
-    traceparent: bool,
+    pub(crate) traceparent: bool,
     /// [`PRIOR_HTTP2`].
     pub(crate) prior_http2: bool,
     /// The caller says how long it waits.

@@ -26,6 +26,7 @@ use crate::policy::Protocol;
 use crate::pool::{self, Failure, Path, Target};
 use crate::resilience::outlier::Fault;
 use crate::telemetry::Direction;
+use crate::telemetry::trace::{TryEnd, Trying};
 
 /// What an endpoint answered.
 pub(super) struct Answer {
@@ -298,7 +299,9 @@ pub(super) async fn try_one(
         Deadline::after(now, call.rule.timeouts.per_try, Reason::PerTryTimeout),
         Deadline::after(now, call.first_token(), Reason::FirstTokenTimeout),
     );
-    let sending = pin!(send_to(call, endpoint, copy, end));
+    let trying = call.request.trace.as_ref().map(|it| it.try_at(endpoint));
+    let mark = trying.as_ref().and_then(Trying::header);
+    let sending = pin!(send_to(call, endpoint, copy, end, mark.as_ref()));
     let sent = Deadline::limit(limit, sending).await;
     let mut sent = sent.unwrap_or_else(|reason| {
         Err(Failure {
@@ -307,6 +310,12 @@ pub(super) async fn try_one(
             stale: false,
         })
     });
+    if let Some(trying) = trying {
+        trying.end(match &sent {
+            Ok(response) => TryEnd::Answered(response.status()),
+            Err(failure) => TryEnd::Failed(failure.reason),
+        });
+    }
     if let (Ok(response), Some(inference)) = (&mut sent, &call.backend.upstream.inference) {
         let counts = &call.worker.shared.metrics.load_reports;
         orca::take(inference, endpoint, counts, response.headers_mut());
@@ -319,6 +328,7 @@ async fn send_to(
     endpoint: &Endpoint,
     copy: Option<&Whole>,
     end: Option<Instant>,
+    mark: Option<&HeaderValue>,
 ) -> Result<Response<Source>, Failure> {
     let target = Target::endpoint(endpoint, call.backend);
     let request = call.request;
@@ -342,11 +352,15 @@ async fn send_to(
         if let Some(edited) = &edited {
             edited.declare(request.headers_mut());
         }
+        if let Some(mark) = mark {
+            let headers = request.headers_mut();
+            headers.insert(headers::TRACEPARENT, mark.clone());
+        }
         request
     };
     if request.upgrade {
         // The clock ends with the answer: an application would take it for one of the whole conversation.
-        pool::send_for_upgrade(path, || outside::http1(request, body(), None, to)).await
+        pool::send_for_upgrade(path, || declared(outside::http1(request, body(), None, to))).await
     } else if http2 {
         pool::send_http2(
             path,

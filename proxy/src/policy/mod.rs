@@ -15,6 +15,7 @@ mod outside;
 mod recovery;
 mod session;
 mod split;
+mod tracing;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -43,6 +44,7 @@ pub use matching::{
 pub use recovery::{Cause, Causes, Fallback, FallbackTo, Hedge, Recovery};
 pub use session::{Carrier, Session, SessionSettings, Token};
 pub use split::Turns;
+pub use tracing::Tracing;
 
 /// Everything the data path needs to know, at one version.
 #[derive(Debug, Default)]
@@ -99,6 +101,8 @@ pub struct MeshPolicy {
     pub access_log: Option<AccessLogMode>,
     /// Requests for hosts that no service answers to go where DNS says.
     pub pass_through: bool,
+    /// `None`: requests leave no traces.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

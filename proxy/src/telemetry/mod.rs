@@ -6,6 +6,7 @@ pub mod metrics;
 pub mod report;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod trace;
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::access_log::AccessLog;
 use super::metrics::Metrics;
+use super::trace::Traces;
 use crate::config::LogFormat;
 use crate::control::lookup::Lookups;
 use crate::drain::Drain;
@@ -22,6 +23,7 @@ pub(crate) fn shared(snapshot: Snapshot) -> Arc<Shared> {
         lookups: Lookups::new().0,
         metrics: Arc::new(Metrics::new()),
         access_log: access_log.expect("a thread can be started"),
+        traces: Traces::default(),
         drain: Drain::new(),
         status: Status::default(),
     })

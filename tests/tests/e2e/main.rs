@@ -34,4 +34,5 @@ mod store;
 mod streams;
 mod tcp;
 mod timeouts;
+mod tracing;
 mod websocket;

@@ -66,7 +66,7 @@ fn name_or_address(text: &str) -> Result<(), String> {
 }
 
 /// One or more certificates in PEM.
-fn certificates(text: &str) -> Result<(), String> {
+pub(super) fn certificates(text: &str) -> Result<(), String> {
     let wanted = "allowed are certificates in PEM, -----BEGIN CERTIFICATE----- and so on";
     if text.len() > MAX_PEM {
         return Err(format!(

@@ -1,9 +1,12 @@
 //! The table of `Mesh`.
 
+use std::net::Ipv6Addr;
+
 use super::checks;
 use super::common::{RETRY, TIMEOUT};
 use super::egress;
 use super::health::OUTLIER_DETECTION;
+use super::report::quote;
 use super::shape::{Field, Object, Shape};
 
 static MTLS: Object = Object::new(&[Field::optional(
@@ -21,10 +24,40 @@ static TIMEOUTS: Object = Object::new(&[
     Field::optional("streamLifetime", TIMEOUT),
 ]);
 
-static TELEMETRY: Object = Object::new(&[Field::optional(
-    "accessLog",
-    Shape::OneOf(&["off", "errors", "all"]),
-)]);
+static TELEMETRY: Object = Object::new(&[
+    Field::optional("accessLog", Shape::OneOf(&["off", "errors", "all"])),
+    Field::optional("tracing", Shape::Object(&TRACING)),
+]);
+
+static TRACING: Object = Object::new(&[
+    Field::required("endpoint", Shape::Text(receiver)),
+    Field::optional("samplingPercent", Shape::Decimal(0, 100)),
+    Field::optional("caCertificates", Shape::Text(egress::certificates)),
+]);
+
+/// Where traces go: a scheme, a host and a port.
+fn receiver(text: &str) -> Result<(), String> {
+    let place = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| text.strip_prefix(scheme));
+    let is_receiver = place.is_some_and(|place| {
+        let (host, port) = place.rsplit_once(':').unwrap_or_default();
+        let inner = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let is_host = match inner {
+            Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+            None => checks::dns_name(host).is_ok(),
+        };
+        is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if is_receiver {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is not where a receiver is; allowed are http:// or https://, a host and a port, for example \
+         http://otel-collector.monitoring:4317",
+        quote(text)
+    ))
+}
 
 pub(super) static SPEC: Object = Object::new(&[
     Field::optional("trustDomain", Shape::Text(checks::dns_name)),

@@ -266,11 +266,46 @@ fn the_trust_domain_of_the_mesh_is_this_one() {
             mtls_mode: mode,
             access_log: 0,
             unknown_hosts: 0,
+            tracing: None,
         })),
     };
     assert!(resource(&mesh(TRUST_DOMAIN, 0), TRUST_DOMAIN).is_ok());
     assert!(refusal(mesh("other.local", 0)).starts_with("trust_domain: "));
     assert!(refusal(mesh(TRUST_DOMAIN, 7)).starts_with("mtls_mode: "));
+}
+
+#[test]
+fn a_receiver_of_traces_is_a_url() {
+    let mesh = |endpoint: &str, sampling_percent: f64| wire::Resource {
+        name: "mesh".into(),
+        version: 1,
+        body: Some(Body::Mesh(wire::Mesh {
+            trust_domain: TRUST_DOMAIN.into(),
+            tracing: Some(wire::Tracing {
+                endpoint: endpoint.into(),
+                sampling_percent,
+                ca_certificates: Vec::new(),
+            }),
+            ..Default::default()
+        })),
+    };
+    for good in ["http://collector:4317", "https://[fd00::1]:4317"] {
+        assert!(resource(&mesh(good, 100.0), TRUST_DOMAIN).is_ok(), "{good}");
+    }
+    for bad in [
+        "",
+        "collector:4317",
+        "ftp://collector:4317",
+        "http://",
+        "http://a b",
+    ] {
+        let why = refusal(mesh(bad, 1.0));
+        assert!(why.starts_with("tracing.endpoint: "), "{bad}: {why}");
+    }
+    for bad in [-1.0, 100.5, f64::NAN] {
+        let why = refusal(mesh("http://collector:4317", bad));
+        assert!(why.starts_with("tracing.sampling_percent: "), "{why}");
+    }
 }
 
 #[test]

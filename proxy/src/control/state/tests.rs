@@ -5,6 +5,7 @@ use super::State;
 use crate::control::testing::{delta, endpoint, endpoints, host, mesh, rule_to, service, shared};
 use crate::dns::Names;
 use crate::shared::Shared;
+use crate::telemetry::trace::Teller;
 
 fn state() -> (State, Arc<Shared>) {
     let (shared, queue) = shared();
@@ -15,7 +16,7 @@ fn state() -> (State, Arc<Shared>) {
         id,
         shared.clone(),
         queue.changed,
-        "".into(),
+        Teller::default(),
         Default::default(),
         None,
         Names::unresolved(Arc::default()),

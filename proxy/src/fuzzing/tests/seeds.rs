@@ -204,6 +204,11 @@ fn others() -> Vec<(&'static str, wire::Resource)> {
         mtls_mode: wire::MtlsMode::Permissive.into(),
         access_log: wire::AccessLog::Errors.into(),
         unknown_hosts: wire::UnknownHosts::PassThrough.into(),
+        tracing: Some(wire::Tracing {
+            endpoint: "http://collector:4317".into(),
+            sampling_percent: 5.0,
+            ca_certificates: Vec::new(),
+        }),
     };
     let host = wire::Host {
         service: "default/chat".into(),

@@ -1,4 +1,4 @@
-//! What the access log is told of a request.
+//! What the access log and the traces are told of a request.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -15,7 +15,7 @@ use crate::policy::AccessLogMode;
 use crate::telemetry::access_log::{Entry, ModelEntry, RequestLine, Turn};
 use crate::telemetry::{Direction, Outcome};
 
-/// What only the access log wants to know.
+/// What only the access log and traces want to know.
 pub(super) struct Log {
     pub(super) line: RequestLine,
     pub(super) protocol: &'static str,
@@ -31,7 +31,7 @@ pub(super) struct Log {
 }
 
 impl Exchange {
-    /// Keeps what the access log needs, unless it is off. `mode`: the mesh's setting.
+    /// Keeps what the access log needs, unless it is off and the request is not sampled. `mode`: the mesh's setting.
     pub(crate) fn log_request(
         &mut self,
         mode: Option<AccessLogMode>,
@@ -43,7 +43,8 @@ impl Exchange {
             ..Outcome::default()
         };
         self.log_mode = mode;
-        if self.client.worker.shared.access_log.enabled(mode, &worst) {
+        let access_log = &self.client.worker.shared.access_log;
+        if self.trace.is_some() || access_log.enabled(mode, &worst) {
             let nothing = &self.client.worker.nothing;
             self.log = Some(Box::new(Log {
                 line: request_line(head),
@@ -124,12 +125,13 @@ impl Exchange {
     }
 
     pub(super) fn record(&self, log: Log, outcome: Outcome, model: Option<Box<ModelEntry>>) {
-        let access_log = &self.client.worker.shared.access_log;
-        if !access_log.enabled(self.log_mode, &outcome) {
+        let shared = &self.client.worker.shared;
+        let is_logged = shared.access_log.enabled(self.log_mode, &outcome);
+        if !is_logged && self.trace.is_none() {
             return;
         }
         let now = SystemTime::now();
-        access_log.record(Entry {
+        let entry = Entry {
             time: now.checked_sub(outcome.duration).unwrap_or(now),
             direction: self.client.direction,
             request: Some(log.line),
@@ -147,7 +149,13 @@ impl Exchange {
             cache_salt: log.cache_salt,
             turn: log.turn,
             model,
-        });
+        };
+        if let Some(trace) = &self.trace {
+            shared.traces.record(trace.end(entry.clone(), self.started));
+        }
+        if is_logged {
+            shared.access_log.record(entry);
+        }
     }
 }
 

@@ -37,6 +37,7 @@ use crate::shared::{Shared, Status};
 use crate::telemetry::Direction;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Traces;
 use crate::tls::TlsState;
 use crate::tls::test_ca::TestCa;
 
@@ -60,6 +61,7 @@ fn shared(identity: Option<TlsState>, log: Log) -> Arc<Shared> {
         lookups,
         metrics: Arc::new(Metrics::new()),
         access_log: AccessLog::to(AccessLogMode::All, LogFormat::Json, Box::new(log)).unwrap(),
+        traces: Traces::default(),
         drain: Drain::new(),
         status: Status::default(),
     })

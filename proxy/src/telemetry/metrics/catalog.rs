@@ -133,6 +133,8 @@ catalog! {
         "Certificates asked of the control plane, by how it ended.");
     LOG_DROPPED = counter("outrigger_access_log_dropped_total", &[],
         "Lines of the access log that were lost: the writer was behind, or the output refused them.");
+    TRACE_SPANS = counter("outrigger_trace_spans_total", &["result"],
+        "Spans of sampled requests, by what became of them: exported, or lost and why.");
     REJECTIONS = counter("outrigger_rejections_total", &["direction", "service", "limit"],
         "Requests that were refused, or not sent, because of a limit, by which.");
     BREAKER_LIMIT = gauge("outrigger_circuit_breaker_limit", &["service", "limit"],

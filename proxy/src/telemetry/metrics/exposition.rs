@@ -20,6 +20,7 @@ use crate::balance::EndpointState;
 use crate::policy::Snapshot;
 use crate::shared::Shared;
 use crate::telemetry::Direction;
+use crate::telemetry::trace::Fate;
 
 /// The media type of what [`render`] returns.
 pub(crate) const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -221,6 +222,12 @@ fn shared_state(page: &mut Page, shared: &Shared) {
     page.add(catalog::CONFIG_VERSION, &[], snapshot.version as f64);
     endpoints(page, &snapshot);
     admission::write_snapshot(page, &snapshot);
+    if shared.traces.is_used() {
+        for fate in Fate::ALL {
+            let count = shared.traces.count(fate);
+            page.add(catalog::TRACE_SPANS, &[fate.as_str()], count as f64);
+        }
+    }
     if let Some(tls) = shared.tls.load().as_ref() {
         let since_1970 = tls
             .not_after

@@ -59,6 +59,14 @@ pub fn mesh(spec: &MeshSpec, sheet: &mut Sheet) {
             .access_log
             .map_or("<each sidecar's own setting>".to_owned(), |log| word(&log)),
     );
+    if let Some(tracing) = &spec.telemetry.tracing {
+        let percent = tracing.sampling_percent();
+        let new = match percent.0 {
+            0 => "what arrives sampled".to_owned(),
+            _ => format!("what arrives sampled, and {percent}% of what begins here"),
+        };
+        sheet.field("Traces", format!("to {} ({new})", tracing.endpoint));
+    }
     if let Some(unknown) = spec.outbound.unknown_hosts {
         let meaning = match unknown {
             UnknownHosts::Refuse => " (404 no-route)",
