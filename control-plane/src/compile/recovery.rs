@@ -15,11 +15,15 @@ pub(super) fn hedge(hedge: &Hedge) -> wire::Hedge {
     }
 }
 
-/// `backend`: how a reference of this rule is resolved.
+/// `backends`: those of the rule; `backend`: how a reference of this rule is resolved.
 pub(super) fn fallbacks(
     rule: &RouteRule,
+    backends: &[wire::Backend],
     backend: impl Fn(&BackendRef) -> wire::Backend,
 ) -> Vec<wire::Fallback> {
+    // One, where a fallback names a model alone: else it is refused.
+    let own = backends.iter().find(|backend| backend.weight > 0);
+    let own = own.or(backends.first());
     let fallback = |fallback: &Fallback| {
         let to = match (&fallback.backend_ref, &fallback.direct_response) {
             (Some(reference), _) => To::Backend(backend(&reference.as_backend())),
@@ -28,6 +32,7 @@ pub(super) fn fallbacks(
                 content_type: response.content_type.clone().unwrap_or_default(),
                 body: response.body.clone().into_bytes(),
             }),
+            (None, None) if fallback.model.is_some() => To::Backend(own?.clone()),
             // Refused by the schema.
             (None, None) => return None,
         };
@@ -38,6 +43,7 @@ pub(super) fn fallbacks(
                 .map(|on| cause(on).into())
                 .collect(),
             to: Some(to),
+            model: fallback.model.clone().unwrap_or_default(),
         })
     };
     rule.fallbacks.iter().filter_map(fallback).collect()
@@ -48,6 +54,8 @@ fn cause(cause: FallbackCause) -> Cause {
         FallbackCause::NoEndpoints => Cause::NoEndpoints,
         FallbackCause::CircuitOpen => Cause::CircuitOpen,
         FallbackCause::Overload => Cause::Overload,
+        FallbackCause::Budget => Cause::Budget,
+        FallbackCause::ModelError => Cause::ModelError,
         FallbackCause::ConnectFailed => Cause::ConnectFailed,
         FallbackCause::Reset => Cause::Reset,
         FallbackCause::FirstByteTimeout => Cause::FirstByteTimeout,

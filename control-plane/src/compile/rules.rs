@@ -137,10 +137,14 @@ fn collect(
                         created: route.metadata.creation_timestamp,
                         route: route_name.clone(),
                     };
+                    let backends = backends(parent, namespace, rule, port.served, default_port);
+                    let fallbacks = recovery::fallbacks(rule, &backends, |reference| {
+                        backend(namespace, reference, default_port)
+                    });
                     let compiled = wire::Rule {
                         route: route_name.clone(),
                         matches: to_match(found, hosts.clone(), port.matched),
-                        backends: backends(parent, namespace, rule, port.served, default_port),
+                        backends,
                         timeouts: Some(policy::timeouts(
                             rule.timeouts.or(parent.defaults.timeouts),
                         )),
@@ -153,9 +157,7 @@ fn collect(
                             backend(namespace, reference, default_port)
                         }),
                         hedge: rule.hedge.as_ref().map(recovery::hedge),
-                        fallbacks: recovery::fallbacks(rule, |reference| {
-                            backend(namespace, reference, default_port)
-                        }),
+                        fallbacks,
                         expose_attempts: rule.expose_attempts(),
                         session_persistence: rule
                             .session_persistence

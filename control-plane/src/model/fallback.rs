@@ -13,9 +13,14 @@ pub struct Fallback {
     /// ([`FallbackCause::UNPROCESSED`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on: Option<Vec<FallbackCause>>,
-    /// Another service, or another subset of the same one. Its own routes do not apply. Either this or `direct_response`.
+    /// Another service, or another subset of the same one. Its own routes do not apply. Either this, `model` or both, or
+    /// `direct_response`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_ref: Option<FallbackRef>,
+    /// The model that is asked for there, as requests would name it. Without `backend_ref`: of the backend that the rule sends
+    /// its requests to. Unset: the one that the request names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// A response that the sidecar gives itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direct_response: Option<FallbackResponse>,
@@ -84,22 +89,27 @@ pub enum FallbackCause {
     CircuitOpen,
     /// Requests are shed: by the caller's sidecar, or by the backend with 429 or 503.
     Overload,
+    /// The backend's sidecar refuses because the caller has used up its rate of requests, or its tokens.
+    Budget,
     /// No connection, or no trusted one, to any endpoint that was tried.
     ConnectFailed,
     /// A connection broke before the response began.
     Reset,
-    /// `backendRequest`, `responseHeaders` or `firstByte` ran out.
+    /// `backendRequest`, `responseHeaders`, `firstByte` or `firstTokenTimeout` ran out.
     FirstByteTimeout,
+    /// A model's stream had an error in the place of its first token, or ended before it.
+    ModelError,
     /// A response with a status 5xx.
     ServerError,
 }
 
 impl FallbackCause {
     /// Those in which the backend has not processed the request, or says that it will not.
-    pub const UNPROCESSED: [FallbackCause; 4] = [
+    pub const UNPROCESSED: [FallbackCause; 5] = [
         FallbackCause::NoEndpoints,
         FallbackCause::CircuitOpen,
         FallbackCause::Overload,
+        FallbackCause::Budget,
         FallbackCause::ConnectFailed,
     ];
 }

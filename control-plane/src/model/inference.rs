@@ -47,6 +47,14 @@ impl Inference {
         self.max_body_bytes.unwrap_or(Self::MAX_BODY_BYTES)
     }
 
+    /// The model of this name or alias, patterns left out.
+    pub fn exact_model(&self, name: &str) -> Option<&Model> {
+        let mut models = self.models.iter();
+        let named = models.find(|model| model.name == name);
+        let alias = |model: &&Model| model.aliases.iter().any(|alias| alias == name);
+        named.or_else(|| self.models.iter().find(alias))
+    }
+
     /// The value in effect.
     pub fn unknown_models(&self) -> UnknownModels {
         self.unknown_models.unwrap_or_default()

@@ -492,11 +492,14 @@ fn recovery() -> impl Strategy<Value = (Option<Hedge>, Vec<Fallback>, Option<boo
         response.prop_map(|response| (None, Some(response)))
     ];
     let causes = of(subsequence(FallbackCause::UNPROCESSED.to_vec(), 1..4));
-    let fallback = (causes, way).prop_map(|(on, (backend_ref, direct_response))| Fallback {
-        on,
-        backend_ref,
-        direct_response,
-    });
+    let fallback = (causes, way, of(Just("org/tiny".to_owned()))).prop_map(
+        |(on, (backend_ref, direct_response), model)| Fallback {
+            on,
+            model: model.filter(|_| backend_ref.is_some()),
+            backend_ref,
+            direct_response,
+        },
+    );
     (of(hedge), vec(fallback, 0..2), of(any::<bool>()))
 }
 

@@ -1459,6 +1459,10 @@ pub struct Fallback {
     /// At least one.
     #[prost(enumeration = "fallback::Cause", repeated, tag = "1")]
     pub on: ::prost::alloc::vec::Vec<i32>,
+    /// For `backend`: the model that is asked for there, in place of the one that the request names. Empty: the same. Requests in
+    /// which it cannot be replaced do not take this fallback.
+    #[prost(string, tag = "110")]
+    pub model: ::prost::alloc::string::String,
     #[prost(oneof = "fallback::To", tags = "2, 3")]
     pub to: ::core::option::Option<fallback::To>,
 }
@@ -1482,16 +1486,21 @@ pub mod fallback {
         NoEndpoints = 1,
         /// A circuit breaker is open, or a limit of connections or requests is reached.
         CircuitOpen = 2,
-        /// Requests are shed: by this sidecar, or by the backend, with 429 or 503.
+        /// Requests are shed: by this sidecar, or by the backend, with 429 or 503. Not where a sidecar says that the caller has
+        /// used up what it may: that is CAUSE_BUDGET.
         Overload = 3,
         /// No connection, or no trusted one, to any endpoint that was tried.
         ConnectFailed = 4,
         /// A connection broke before the response began.
         Reset = 5,
-        /// A clock before the first byte ran out: per_try, response_headers, first_byte.
+        /// A clock before the first byte ran out: per_try, response_headers, first_byte, first_token_timeout.
         FirstByteTimeout = 6,
         /// A response with a status 5xx.
         ServerError = 7,
+        /// The backend's sidecar refuses: the caller has used up its rate of requests, or its tokens.
+        Budget = 110,
+        /// A model's stream had an error in the place of its first token, or ended before it.
+        ModelError = 111,
     }
     impl Cause {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -1508,6 +1517,8 @@ pub mod fallback {
                 Self::Reset => "CAUSE_RESET",
                 Self::FirstByteTimeout => "CAUSE_FIRST_BYTE_TIMEOUT",
                 Self::ServerError => "CAUSE_SERVER_ERROR",
+                Self::Budget => "CAUSE_BUDGET",
+                Self::ModelError => "CAUSE_MODEL_ERROR",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1521,6 +1532,8 @@ pub mod fallback {
                 "CAUSE_RESET" => Some(Self::Reset),
                 "CAUSE_FIRST_BYTE_TIMEOUT" => Some(Self::FirstByteTimeout),
                 "CAUSE_SERVER_ERROR" => Some(Self::ServerError),
+                "CAUSE_BUDGET" => Some(Self::Budget),
+                "CAUSE_MODEL_ERROR" => Some(Self::ModelError),
                 _ => None,
             }
         }

@@ -221,7 +221,13 @@ fn hedge(hedge: &Hedge) -> Value {
 fn fallback(fallback: &Fallback) -> Value {
     let causes: Vec<_> = fallback.on.iter().map(Cause::as_str).collect();
     match &fallback.to {
-        FallbackTo::Backend(to) => json!({ "on": causes, "backend": backend(to) }),
+        FallbackTo::Backend(to) => {
+            let mut value = json!({ "on": causes, "backend": backend(to) });
+            if let Some(model) = &fallback.model {
+                value["model"] = (&*model.name).into();
+            }
+            value
+        }
         FallbackTo::Response(to) => json!({ "on": causes, "response": to.status.as_u16() }),
     }
 }

@@ -20,7 +20,7 @@ use super::server::Client;
 use crate::admission::Held;
 use crate::balance::InFlight;
 use crate::error::Reason;
-use crate::inference::Account;
+use crate::inference::{Account, Served};
 use crate::outbound::verdict;
 use crate::policy::AccessLogMode;
 use crate::resilience::outlier::Fault;
@@ -123,6 +123,13 @@ impl Exchange {
         }
         if let Some(log) = &mut self.log {
             log.fallback = Some(Arc::clone(name));
+        }
+    }
+
+    /// What a fallback asks a model for.
+    pub(crate) fn set_served(&mut self, served: impl FnOnce() -> Served) {
+        if let Some(account) = &mut self.model {
+            account.served = Some(Box::new(served()));
         }
     }
 
@@ -374,7 +381,8 @@ impl Drop for Exchange {
                 let models = &self.client.worker.shared.metrics.models;
                 models.ended(metrics, &account, &result);
             }
-            Box::new((account.name, result))
+            let served = account.served.and_then(|served| served.model);
+            Box::new((account.name, served, result))
         });
         if let Some(log) = self.log.take() {
             self.record(*log, outcome, model);

@@ -15,6 +15,8 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("x-outrigger-attempts");
 /// Which fallback gave the answer.
 pub(crate) const FALLBACK: HeaderName = HeaderName::from_static("x-outrigger-fallback");
+/// The model that it asked for in place of the one that the request names.
+pub(crate) const FALLBACK_MODEL: HeaderName = HeaderName::from_static("x-outrigger-fallback-model");
 /// Who the caller is; set by the inbound side only.
 pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");

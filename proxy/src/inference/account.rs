@@ -20,6 +20,17 @@ pub struct Account {
     pub inference: Arc<Inference>,
     /// Of the answer that the client gets. `None`: it is not read.
     pub report: Option<Rc<Report>>,
+    /// Where a fallback took the request over.
+    pub served: Option<Box<Served>>,
+}
+
+/// What a fallback asked in place of what the request was for.
+#[derive(Debug)]
+pub struct Served {
+    /// `None`: the same model.
+    pub model: Option<Arc<str>>,
+    /// What its service says of models. `None`: nothing.
+    pub inference: Option<Arc<Inference>>,
 }
 
 /// How a request for a model ended.
@@ -88,6 +99,20 @@ impl Account {
             name: request.name.clone(),
             inference: Arc::clone(inference),
             report: None,
+            served: None,
+        }
+    }
+
+    /// The model that a fallback asked for in place of the one that the request names. `None`: the same.
+    pub fn served_model(&self) -> Option<&Arc<str>> {
+        self.served.as_ref()?.model.as_ref()
+    }
+
+    /// `gen_ai.provider.name` of the service that was asked last. Empty: it is not known.
+    pub fn provider(&self) -> &str {
+        match &self.served {
+            None => &self.inference.provider,
+            Some(served) => served.inference.as_ref().map_or("", |it| &it.provider),
         }
     }
 

@@ -7,13 +7,17 @@ use bytes::Bytes;
 
 use super::api::Api;
 use super::request::ModelRequest;
-use crate::policy::Inference;
+use crate::policy::{Inference, Model};
 
 /// Replacements in a body, in the order of their places; none overlaps another.
 #[derive(Debug, Default)]
 pub struct Edits {
     list: Vec<(Range<usize>, Bytes)>,
 }
+
+/// The name of a model cannot be replaced in a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotReplaced;
 
 impl ModelRequest {
     /// What is replaced for a service. `None`: nothing.
@@ -26,9 +30,47 @@ impl ModelRequest {
         {
             list.push((span.clone(), escaped(model.server_name())));
         }
-        if inference.streams.request_usage {
+        self.finished(list, Some(inference))
+    }
+
+    /// As [`edits`](Self::edits), for a request that is to ask for another model. `inference`: what the service says of
+    /// models, where it says something.
+    pub fn edits_to(
+        &self,
+        model: &str,
+        inference: Option<&Inference>,
+    ) -> Result<Option<Edits>, NotReplaced> {
+        // Theirs is in the path, or in a message that is not written again.
+        let elsewhere = matches!(self.api, Api::Kserve | Api::KserveGrpc | Api::ListModels);
+        if elsewhere || self.body.is_empty() {
+            return Err(NotReplaced);
+        }
+        let listed = inference.and_then(|it| Some(&it.models[it.find(model)?]));
+        let server_name = listed.map_or(model, Model::server_name);
+        let mut list = Vec::new();
+        match &self.spans.model {
+            Some(_) if self.name() == Some(server_name) => {}
+            Some(span) => list.push((span.clone(), escaped(server_name))),
+            None if self.spans.model_unclear => return Err(NotReplaced),
+            None => {
+                let open = self.spans.open;
+                let name = serde_json::Value::from(server_name);
+                let comma = if self.spans.has_members { "," } else { "" };
+                list.push((open..open, format!("\"model\":{name}{comma}").into()));
+            }
+        }
+        Ok(self.finished(list, inference))
+    }
+
+    fn finished(
+        &self,
+        mut list: Vec<(Range<usize>, Bytes)>,
+        inference: Option<&Inference>,
+    ) -> Option<Edits> {
+        if inference.is_some_and(|it| it.streams.request_usage) {
             list.extend(self.usage_edit());
         }
+        // Stable: of two at the same place the first one stays the first.
         list.sort_by_key(|(at, _)| at.start);
         (!list.is_empty()).then_some(Edits { list })
     }

@@ -21,8 +21,9 @@ mod rewrite;
 pub mod stream;
 mod understand;
 
-pub use account::{Account, ModelOutcome};
+pub use account::{Account, ModelOutcome, Served};
 pub use api::Api;
+pub use edit::NotReplaced;
 pub use engine::Engine;
 pub(crate) use isolation::isolate;
 pub use prefix::Prefixes;

@@ -92,6 +92,8 @@ impl Found {
                     {
                         self.spans.model = Some(text.span());
                         self.model = Some(name.into());
+                    } else {
+                        self.spans.model_unclear = true;
                     }
                 }
                 "stream" => self.stream = value.maybe_bool()?.unwrap_or_default(),
@@ -138,6 +140,7 @@ impl Found {
         }
         self.seen |= bit;
         let is_exact = KEYS[index].as_bytes() == text;
+        self.spans.model_unclear |= !is_exact && KEYS[index] == "model";
         self.spans.options_unclear |= !is_exact && KEYS[index] == "stream_options";
         self.spans.cache_salt_unclear |= !is_exact && KEYS[index] == "cache_salt";
         is_exact.then_some(index)
@@ -229,6 +232,13 @@ pub(crate) fn fuzz(bytes: &[u8]) {
         return;
     }
     let _ = request.prefixes(64).count();
+    if let Ok(edits) = request.edits_to("a third", None) {
+        let edited: Vec<u8> = edits.map_or(body.to_vec(), |edits| edits.apply(&body).concat());
+        let mut again = ModelRequest::new(Api::Chat);
+        assert!(read(&mut again, &Bytes::from(edited)).is_ok() && again.unread.is_none());
+        assert_eq!(again.name(), Some("a third"));
+        assert_eq!(again.prompt_tokens, request.prompt_tokens);
+    }
     let Some(name) = request.name.clone() else {
         return;
     };

@@ -38,6 +38,8 @@ pub struct ModelRequest {
 pub(super) struct Spans {
     /// Of the model's name, between its quotes.
     pub(super) model: Option<Range<usize>>,
+    /// `model` stands there, and its value is no name, or it does in another case: who reads it may or may not take it for that.
+    pub(super) model_unclear: bool,
     /// After the brace that opens the object.
     pub(super) open: usize,
     /// The object has other members.
@@ -107,8 +109,13 @@ impl ModelRequest {
     /// What the choice of a replica goes by: the prompt's length and its prefixes, by the bytes of the JSON text. `None`: it is not
     /// known. Costs what it takes to read the prompt, each time.
     pub fn prompt(&self) -> Option<Prompt> {
+        self.prompt_for(self.name().unwrap_or_default())
+    }
+
+    /// As [`prompt`](Self::prompt), for a model that is asked in place of the one that the request names.
+    pub fn prompt_for(&self, model: &str) -> Option<Prompt> {
         let tokens = self.prompt_tokens?;
-        let mut prompt = PromptReader::new(self.name().unwrap_or_default().as_bytes());
+        let mut prompt = PromptReader::new(model.as_bytes());
         let [first, second, last] = &self.spans.prompt;
         for piece in [first, second].into_iter().flatten() {
             prompt.text(self.body.get(piece.clone()).unwrap_or_default());

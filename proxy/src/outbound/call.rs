@@ -15,8 +15,8 @@ use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::http::clock::Deadline;
 use crate::http::exchange::Exchange;
-use crate::inference::{Api, Edited};
-use crate::policy::{Backend, Rule, Upstream};
+use crate::inference::{Api, Edited, NotReplaced};
+use crate::policy::{Backend, FallbackModel, Rule, Upstream};
 use crate::runtime::Worker;
 
 /// A request on its way to a backend.
@@ -29,6 +29,8 @@ pub(super) struct Call<'a> {
     pub(super) affinity: &'a Affinity,
     /// Since when this backend is asked. `None`: since the request came.
     pub(super) since: Option<Instant>,
+    /// The model that a fallback asks for. `None`: the one that the request names.
+    pub(super) model: Option<&'a FallbackModel>,
 }
 
 impl Call<'_> {
@@ -99,7 +101,30 @@ impl Call<'_> {
     /// The place of the model among those that the backend lists.
     fn listed_model(&self) -> Option<usize> {
         let inference = self.backend.upstream.inference.as_ref()?;
-        inference.find(self.request.model.as_ref()?.name()?)
+        inference.find(self.asked_model()?)
+    }
+
+    /// The model that is asked for.
+    fn asked_model(&self) -> Option<&str> {
+        match self.model {
+            Some(model) => Some(&model.name),
+            None => self.request.model.as_ref()?.name(),
+        }
+    }
+
+    /// Whether it asks for the same at the same place.
+    pub(super) fn is_same(&self, other: &Call<'_>) -> bool {
+        let (one, two) = (self.backend, other.backend);
+        if one.port != two.port
+            || !Arc::ptr_eq(&one.upstream, &two.upstream)
+            || !Arc::ptr_eq(&one.endpoints, &two.endpoints)
+        {
+            return false;
+        }
+        match (self.listed_model(), other.listed_model()) {
+            (None, None) => self.asked_model() == other.asked_model(),
+            (one, two) => one == two,
+        }
     }
 
     /// Whether the backend refuses the model that is asked for. What could not be read is not taken for one that it knows.
@@ -115,10 +140,26 @@ impl Call<'_> {
 
     /// The body as the backend gets it, where that is not what the client sent.
     pub(super) fn edited(&self) -> Option<Edited> {
-        let inference = self.backend.upstream.inference.as_ref()?;
+        let inference = self.backend.upstream.inference.as_deref();
         let request = self.request.model.as_ref()?;
-        let edits = request.edits(inference)?;
+        let edits = match self.model {
+            None => request.edits(inference?)?,
+            Some(model) => request.edits_to(&model.name, inference).ok()??,
+        };
         Edited::new(self.request, request, &edits)
+    }
+
+    /// Whether the request can ask for the model that it is to ask for.
+    pub(super) fn can_ask(&self) -> bool {
+        let Some(model) = self.model else {
+            return true;
+        };
+        let inference = self.backend.upstream.inference.as_deref();
+        let request = self.request.model.as_ref();
+        let edits = request.ok_or(NotReplaced);
+        let edits = edits.and_then(|request| request.edits_to(&model.name, inference));
+        // What is replaced must be here as a whole.
+        edits.is_ok_and(|edits| edits.is_none() || self.request.body.whole().is_some())
     }
 
     /// An endpoint for the next try.
@@ -132,7 +173,16 @@ impl Call<'_> {
         if !endpoints.wants_prompt() {
             return endpoints.pick_by(key, &mut *rng, tried);
         }
-        let prompt = self.affinity.prompt(self.request);
+        let of_fallback;
+        let prompt = match self.model {
+            None => self.affinity.prompt(self.request),
+            // Its cache knows the prompt under its own name.
+            Some(model) => {
+                let request = self.request.model.as_ref();
+                of_fallback = request.and_then(|request| request.prompt_for(&model.name));
+                of_fallback.as_ref()
+            }
+        };
         let picked = endpoints.pick_for(&Asked { key, prompt }, &mut *rng, tried)?;
         self.affinity.set_uncached(picked.uncached);
         Some(picked.endpoint)
@@ -223,15 +273,12 @@ impl Call<'_> {
                 "the request asks for https, and {service} port {port} would get it in plaintext: use CONNECT, \
                  or give the service TLS"
             ),
-            Reason::UnknownModel => {
-                let name = self.request.model.as_ref().and_then(|model| model.name());
-                match name {
-                    Some(name) => format!("{service} does not serve the model {name:?}"),
-                    None => format!(
-                        "{service} serves certain models only, and the request names none that could be read"
-                    ),
-                }
-            }
+            Reason::UnknownModel => match self.asked_model() {
+                Some(name) => format!("{service} does not serve the model {name:?}"),
+                None => format!(
+                    "{service} serves certain models only, and the request names none that could be read"
+                ),
+            },
             Reason::FirstTokenTimeout => {
                 format!("{service} sent no token within the first-token time")
             }

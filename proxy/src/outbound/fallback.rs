@@ -14,8 +14,10 @@ use crate::http::errors::Style;
 use crate::http::exchange::Exchange;
 use crate::http::headers;
 use crate::http::response::ResponseBody;
+use crate::inference::{ModelStream, Served};
 use crate::policy::filters::DirectResponse;
 use crate::policy::{Backend, Cause, Causes, Fallback, FallbackTo, Protocol};
+use crate::resilience::outlier::Fault;
 use crate::telemetry::metrics::RetryRefusal;
 
 /// Whether the rule has a fallback for what has happened.
@@ -50,18 +52,18 @@ pub(super) async fn run(
             }
             FallbackTo::Backend(backend) => {
                 // What failed is not read any more, and takes no place at its service.
-                drop(result);
+                give_up(result);
                 exchange.release();
                 exchange.fall_back(&fallback.name, Some(&backend.metrics));
+                exchange.set_served(|| Served {
+                    model: fallback.model.as_ref().map(|model| Arc::clone(&model.name)),
+                    inference: backend.upstream.inference.clone(),
+                });
                 if backend.protocol == Protocol::Grpc {
                     exchange.set_style(Style::Grpc);
                 }
-                call = Call {
-                    backend,
-                    since: Some(Instant::now()),
-                    ..first
-                };
-                mark = Some(&fallback.mark);
+                call = to(&first, fallback, backend);
+                mark = Some(fallback);
                 result = send::reach(&call, &mut exchange).await;
             }
         }
@@ -88,12 +90,19 @@ fn next<'a>(
             continue;
         };
         if let FallbackTo::Backend(backend) = &fallback.to {
-            if is_same(backend, call.backend) {
-                // One of several backends of the rule: it has just failed.
+            let next = to(call, fallback, backend);
+            if next.is_same(call) {
+                // One of several backends or models of the rule: it has just failed.
                 continue;
             }
-            if !call.request.body.can_repeat() {
-                let why = RetryRefusal::BodyTooLarge;
+            let why = if !call.request.body.can_repeat() {
+                Some(RetryRefusal::BodyTooLarge)
+            } else if !next.can_ask() {
+                Some(RetryRefusal::ModelNotReplaced)
+            } else {
+                None
+            };
+            if let Some(why) = why {
                 call.backend.metrics.retries.refused(why);
                 exchange.log_not_retried(why.as_str());
                 continue;
@@ -104,10 +113,30 @@ fn next<'a>(
     None
 }
 
-fn is_same(one: &Backend, other: &Backend) -> bool {
-    one.port == other.port
-        && Arc::ptr_eq(&one.upstream, &other.upstream)
-        && Arc::ptr_eq(&one.endpoints, &other.endpoints)
+/// The request on its way to a fallback's backend.
+fn to<'a>(call: &Call<'a>, fallback: &'a Fallback, backend: &'a Backend) -> Call<'a> {
+    Call {
+        backend,
+        since: Some(Instant::now()),
+        model: fallback.model.as_ref(),
+        ..*call
+    }
+}
+
+/// What failed is the endpoint's fault where it is a stream without a token: nobody will look at its end.
+fn give_up(result: Result<Answer, Reason>) {
+    if let Ok(mut answer) = result
+        && is_lost(&answer)
+    {
+        answer.in_flight.failed();
+        answer.in_flight.fault(Fault::Gateway);
+    }
+}
+
+/// Whether it is a stream that has no token, and will have none.
+fn is_lost(answer: &Answer) -> bool {
+    let stream = answer.response.body().model();
+    stream.is_some_and(ModelStream::is_lost)
 }
 
 fn causes(result: &Result<Answer, Reason>) -> Causes {
@@ -116,7 +145,8 @@ fn causes(result: &Result<Answer, Reason>) -> Causes {
         Ok(answer) => {
             let status = answer.response.status();
             if status.is_success() {
-                return Causes::default();
+                let lost = is_lost(answer).then_some(Cause::ModelError);
+                return lost.into_iter().collect();
             }
             let word = answer.response.headers().get(headers::REASON);
             let word = word.filter(|_| answer.from_sidecar);
@@ -133,7 +163,7 @@ fn reply(
     response: &DirectResponse,
 ) -> Response<ResponseBody> {
     let mut answer = response.response();
-    let (attempts, mark) = (exchange.attempts(), Some(&fallback.mark));
-    send::tell(call, attempts, mark, answer.headers_mut());
+    let attempts = exchange.attempts();
+    send::tell(call, attempts, Some(fallback), answer.headers_mut());
     exchange.reply(answer, None)
 }

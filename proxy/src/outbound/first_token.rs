@@ -33,7 +33,8 @@ pub(super) async fn first_token(
         return Ok(stream::watch(model, response));
     };
     let limit = Deadline::after(begun, call.first_token(), Reason::FirstTokenTimeout);
-    let hold = model.stream && (call.rule.retry.is_some() || limit.is_some());
+    let elsewhere = call.rule.retry.is_some() || call.rule.recovery.is_for_streams();
+    let hold = model.stream && (elsewhere || limit.is_some());
     let first_token = limit.map(|limit| limit.at);
     let until = end.and_then(|end| end.checked_sub(HEAD_START));
     let begin = stream::begin(

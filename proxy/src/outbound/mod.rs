@@ -228,6 +228,7 @@ async fn forward(
         request: arrived,
         affinity,
         since: None,
+        model: None,
     };
     if arrived.upgrade {
         return Box::pin(upgrade::send(call, client_side, exchange)).await;

@@ -22,7 +22,7 @@ use crate::http::replay::{RequestBody, Whole};
 use crate::http::response::ResponseBody;
 use crate::inference::ModelStream;
 use crate::inference::engine::orca;
-use crate::policy::Protocol;
+use crate::policy::{Fallback, Protocol};
 use crate::pool::{self, Failure, Path, Target};
 use crate::resilience::outlier::Fault;
 use crate::telemetry::Direction;
@@ -88,7 +88,7 @@ pub(super) fn finish(
     call: &Call<'_>,
     mut exchange: Box<Exchange>,
     result: Result<Answer, Reason>,
-    mark: Option<&HeaderValue>,
+    mark: Option<&Fallback>,
 ) -> Response<ResponseBody> {
     let attempts = exchange.attempts();
     let mut response = match result {
@@ -121,14 +121,17 @@ pub(super) fn finish(
 pub(super) fn tell(
     call: &Call<'_>,
     attempts: u32,
-    mark: Option<&HeaderValue>,
+    mark: Option<&Fallback>,
     headers: &mut HeaderMap,
 ) {
     if call.rule.recovery.expose_attempts || call.request.wants_attempts {
         headers.insert(headers::ATTEMPTS, HeaderValue::from(attempts));
     }
     if let Some(mark) = mark {
-        headers.insert(headers::FALLBACK, mark.clone());
+        headers.insert(headers::FALLBACK, mark.mark.clone());
+        if let Some(model) = &mark.model {
+            headers.insert(headers::FALLBACK_MODEL, model.mark.clone());
+        }
     }
 }
 

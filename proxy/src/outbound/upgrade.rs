@@ -1,6 +1,5 @@
 //! Requests that want to change the protocol (WebSocket): HTTP/1.1 from end to end, on connections of their own.
 
-use http::header::HeaderValue;
 use http::{Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 
@@ -12,6 +11,7 @@ use crate::error::Reason;
 use crate::http::exchange::Exchange;
 use crate::http::response::ResponseBody;
 use crate::http::upgrade;
+use crate::policy::Fallback;
 
 /// Sends the request as any other, with the same clocks until the response's head; where the upstream agrees, the two connections
 /// become one.
@@ -40,7 +40,7 @@ pub(super) fn finish(
     client_side: OnUpgrade,
     exchange: Box<Exchange>,
     result: Result<Answer, Reason>,
-    mark: Option<&HeaderValue>,
+    mark: Option<&Fallback>,
 ) -> Response<ResponseBody> {
     let Answer {
         mut response,

@@ -40,7 +40,18 @@ pub struct Fallback {
     pub name: Arc<str>,
     /// The same as the value of a header.
     pub mark: HeaderValue,
+    /// The model that is asked for there. `None`: the one that the request names.
+    pub model: Option<FallbackModel>,
     pub metrics: Arc<FallbackMetrics>,
+}
+
+/// A model in place of the one that a request names.
+#[derive(Clone, Debug)]
+pub struct FallbackModel {
+    /// As requests would name it.
+    pub name: Arc<str>,
+    /// The same as the value of a header.
+    pub mark: HeaderValue,
 }
 
 #[derive(Debug)]
@@ -57,24 +68,30 @@ pub enum Cause {
     CircuitOpen,
     /// Shed: by a sidecar, or by the backend with 429 or 503.
     Overload,
+    /// A sidecar says that the caller has used up its requests or tokens.
+    Budget,
     ConnectFailed,
     /// The connection broke before the response began.
     Reset,
-    /// A clock before the first byte ran out.
+    /// A clock before the first byte, or before a stream's first token, ran out.
     FirstByteTimeout,
+    /// A model's stream had an error in the place of its first token, or ended before it.
+    ModelError,
     /// A response with a status 5xx.
     ServerError,
 }
 
 impl Cause {
     /// In the order of the discriminants.
-    pub const ALL: [Cause; 7] = [
+    pub const ALL: [Cause; 9] = [
         Cause::NoEndpoints,
         Cause::CircuitOpen,
         Cause::Overload,
+        Cause::Budget,
         Cause::ConnectFailed,
         Cause::Reset,
         Cause::FirstByteTimeout,
+        Cause::ModelError,
         Cause::ServerError,
     ];
 
@@ -84,9 +101,11 @@ impl Cause {
             Cause::NoEndpoints => "no-endpoints",
             Cause::CircuitOpen => "circuit-open",
             Cause::Overload => "overload",
+            Cause::Budget => "budget",
             Cause::ConnectFailed => "connect-failed",
             Cause::Reset => "reset",
             Cause::FirstByteTimeout => "first-byte-timeout",
+            Cause::ModelError => "model-error",
             Cause::ServerError => "server-error",
         }
     }
@@ -97,6 +116,7 @@ impl Cause {
             Reason::NoEndpoints | Reason::DnsFailed => Some(Cause::NoEndpoints),
             Reason::CircuitOpen => Some(Cause::CircuitOpen),
             Reason::Overloaded | Reason::Throttled => Some(Cause::Overload),
+            Reason::RateLimited | Reason::TokenBudget => Some(Cause::Budget),
             Reason::ConnectFailed
             | Reason::ConnectTimeout
             | Reason::UpstreamUntrusted
@@ -108,6 +128,7 @@ impl Cause {
             | Reason::ResponseHeadersTimeout
             | Reason::FirstByteTimeout
             | Reason::FirstTokenTimeout => Some(Cause::FirstByteTimeout),
+            Reason::ModelError => Some(Cause::ModelError),
             _ => None,
         }
     }
@@ -115,11 +136,15 @@ impl Cause {
 
 /// A set of causes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Causes(u8);
+pub struct Causes(u16);
 
 impl Causes {
     pub const fn with(self, cause: Cause) -> Causes {
         Causes(self.0 | 1 << cause as u8)
+    }
+
+    pub const fn has(self, cause: Cause) -> bool {
+        self.0 & 1 << cause as u8 != 0
     }
 
     /// The first cause that both have.
@@ -147,7 +172,7 @@ impl Causes {
         if matches!(
             status,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        ) && reason.is_none_or(|reason| reason == Reason::RateLimited)
+        ) && reason.is_none()
         {
             causes = causes.with(Cause::Overload);
         }
@@ -161,6 +186,14 @@ impl Causes {
 impl FromIterator<Cause> for Causes {
     fn from_iter<I: IntoIterator<Item = Cause>>(causes: I) -> Causes {
         causes.into_iter().fold(Causes::default(), Causes::with)
+    }
+}
+
+impl Recovery {
+    /// Whether there is a fallback for streams that fail before their first token.
+    pub fn is_for_streams(&self) -> bool {
+        let mut fallbacks = self.fallbacks.iter();
+        fallbacks.any(|fallback| fallback.on.has(Cause::ModelError))
     }
 }
 
@@ -221,7 +254,8 @@ mod tests {
             of(503, Some(Reason::Overloaded)),
             [Cause::Overload, Cause::ServerError]
         );
-        assert_eq!(of(429, Some(Reason::RateLimited)), [Cause::Overload]);
+        assert_eq!(of(429, Some(Reason::RateLimited)), [Cause::Budget]);
+        assert_eq!(of(429, Some(Reason::TokenBudget)), [Cause::Budget]);
         // Nothing is left to be tried in.
         assert_eq!(
             of(504, Some(Reason::DeadlineExceeded)),

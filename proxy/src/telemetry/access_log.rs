@@ -24,8 +24,12 @@ use crate::policy::AccessLogMode;
 /// Entries that wait for the writer. At 100,000 requests a second these are 40 ms of a disk that does not answer.
 const QUEUE: usize = 4096;
 
-/// The model that a request named, and what came of it.
-pub type ModelEntry = (Option<Box<str>>, inference::account::Result);
+/// The model that a request named, the one that a fallback asked for in its place, and what came of it.
+pub type ModelEntry = (
+    Option<Box<str>>,
+    Option<Arc<str>>,
+    inference::account::Result,
+);
 
 /// Everything about one request that is worth a line. Cheap to make: clones of what the request had anyway; the writer
 /// does the formatting.

@@ -9,7 +9,7 @@ mod drain;
 mod egress;
 mod errors;
 mod explain;
-
+mod fallback_models;
 mod filters;
 mod grpc;
 mod grpcio;

@@ -290,6 +290,7 @@ fn hedges_and_fallbacks() {
         &parent(
             "[{hedge: {delay: 50ms}, exposeAttempts: true, timeouts: {firstByte: 2s, streamLifetime: 1h}, fallbacks: [\
              {backendRef: {name: small}}, \
+             {on: [budget], model: tiny}, {on: [model-error], backendRef: {name: small}, model: mini}, \
              {on: [server-error], directResponse: {statusCode: 503, contentType: text/html, body: later}}]}]",
         ),
     ));
@@ -310,6 +311,7 @@ fn hedges_and_fallbacks() {
             Cause::NoEndpoints,
             Cause::CircuitOpen,
             Cause::Overload,
+            Cause::Budget,
             Cause::ConnectFailed
         ]
     );
@@ -317,13 +319,23 @@ fn hedges_and_fallbacks() {
         panic!("{rule:?}");
     };
     assert_eq!((&*backend.service, backend.port), ("default/small", 8080));
-    assert_eq!(causes(&rule.fallbacks[1]), [Cause::ServerError]);
+    assert_eq!(rule.fallbacks[0].model, "");
+    // Another model of the same backend, and of another one.
+    let Some(To::Backend(backend)) = &rule.fallbacks[1].to else {
+        panic!("{rule:?}");
+    };
+    assert_eq!(*backend, rule.backends[0]);
+    assert_eq!(rule.fallbacks[1].model, "tiny");
+    assert_eq!(causes(&rule.fallbacks[1]), [Cause::Budget]);
+    assert_eq!(rule.fallbacks[2].model, "mini");
+    assert_eq!(causes(&rule.fallbacks[2]), [Cause::ModelError]);
+    assert_eq!(causes(&rule.fallbacks[3]), [Cause::ServerError]);
     let response = wire::StaticResponse {
         status: 503,
         content_type: "text/html".into(),
         body: "later".into(),
     };
-    assert_eq!(rule.fallbacks[1].to, Some(To::Response(response)));
+    assert_eq!(rule.fallbacks[3].to, Some(To::Response(response)));
     // Callers of the one need the other, also when its port changes.
     bench.put(&service("small", "{ports: [{port: 9090, protocol: http}]}"));
     let rule = bench.service("default/chat").rules.remove(0);

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use super::{IndexedProblem, ResourceKey, View, warn_about_port};
 use crate::model::{
-    BackendRef, Fallback, FallbackCause, GrpcCode, Labels, Resource, Retry, RouteRule, RouteSpec,
+    BackendRef, Fallback, FallbackCause, GrpcCode, Labels, ModelMatchType, Resource, Retry,
+    RouteRule, RouteSpec, UnknownModels,
 };
 
 /// A place that requests go to.
@@ -17,17 +18,40 @@ struct Place {
     /// As it is in effect. `None`: the service does not exist yet.
     port: Option<u16>,
     subset: Labels,
+    /// By its name in the service's list, if it stands there. `None`: the one that a request names.
+    model: Option<String>,
 }
 
 impl Place {
-    fn of(reference: &BackendRef, own_namespace: &str, view: &dyn View) -> Place {
+    fn of(
+        reference: &BackendRef,
+        model: Option<&str>,
+        own_namespace: &str,
+        view: &dyn View,
+    ) -> Place {
         let namespace = reference.namespace.as_deref().unwrap_or(own_namespace);
         let service = ResourceKey::service(namespace, &reference.name);
         let default = || Some(view.service(&service)?.default_port()?.port);
         Place {
             port: reference.port.or_else(default),
             subset: reference.subset.clone(),
+            model: None,
             service,
+        }
+        .with_model(model, view)
+    }
+
+    /// The same place, for this model.
+    fn with_model(&self, model: Option<&str>, view: &dyn View) -> Place {
+        let spec = view.service(&self.service);
+        let inference = spec.and_then(|spec| spec.inference.as_ref());
+        let name = |model| {
+            let listed = inference.and_then(|inference| inference.exact_model(model));
+            listed.map_or(model, |listed| &listed.name).to_owned()
+        };
+        Place {
+            model: model.map(name),
+            ..self.clone()
         }
     }
 
@@ -37,11 +61,14 @@ impl Place {
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
-        if labels.is_empty() {
-            self.service.to_string()
-        } else {
-            format!("{} where {}", self.service, labels.join(", "))
+        let mut text = self.service.to_string();
+        if !labels.is_empty() {
+            text += &format!(" where {}", labels.join(", "));
         }
+        if let Some(model) = &self.model {
+            text += &format!(" with model {model}");
+        }
+        text
     }
 }
 
@@ -58,7 +85,10 @@ pub(super) fn check_fallbacks(
         let field = |position: usize, rest: &str| {
             format!("spec.rules[{rule_index}].fallbacks[{position}]{rest}")
         };
-        let from = places_of(rule, spec, own, view);
+        let rule_model = model_of(rule);
+        let from = places_of(rule, spec, rule_model, own, view);
+        let backends = rule.backend_refs.iter();
+        let backends = backends.filter(|backend| backend.weight() > 0).count();
         let mut seen: Vec<(Place, usize)> = Vec::new();
         // Causes after which nothing further is tried.
         let mut answered: BTreeSet<FallbackCause> = BTreeSet::new();
@@ -73,23 +103,39 @@ pub(super) fn check_fallbacks(
                     "is never reached: a directResponse before it answers all of its causes".into(),
                 );
             }
-            let Some(reference) = &fallback.backend_ref else {
+            if fallback.direct_response.is_some() {
                 answered.extend(fallback.on());
                 continue;
+            }
+            let model = fallback.model.as_deref();
+            let (place, named) = match &fallback.backend_ref {
+                Some(reference) => {
+                    let model = model.or(rule_model);
+                    let place = Place::of(&reference.as_backend(), model, own, view);
+                    (place, ".backendRef")
+                }
+                None if backends > 1 => {
+                    let message = "the rule has several backendRefs; say with backendRef which of them is to be asked";
+                    refuse(".model", message.into());
+                    continue;
+                }
+                None => match from.iter().next() {
+                    Some(from) => (from.with_model(model, view), ".model"),
+                    None => continue,
+                },
             };
-            let place = Place::of(&reference.as_backend(), own, view);
             if from.len() == 1 && from.contains(&place) {
                 refuse(
-                    ".backendRef",
+                    named,
                     format!(
-                        "leads back to {}, which is where the rule sends its requests; name another service or another subset",
+                        "leads back to {}, which is where the rule sends its requests; name another service, another subset or another model",
                         place.describe()
                     ),
                 );
             }
             if let Some((_, earlier)) = seen.iter().find(|(other, _)| *other == place) {
                 refuse(
-                    ".backendRef",
+                    named,
                     format!(
                         "leads to {} as {} does; give it once, with all of its causes",
                         place.describe(),
@@ -97,23 +143,35 @@ pub(super) fn check_fallbacks(
                     ),
                 );
             }
-            warn(
-                index,
-                field(position, ".backendRef"),
-                fallback,
-                &place,
-                view,
-                findings,
-            );
+            if fallback.backend_ref.is_some() {
+                let field = field(position, named);
+                warn(index, field, fallback, &place, view, findings);
+            }
+            if model.is_some() {
+                let field = field(position, ".model");
+                let warnings = &mut findings.warnings;
+                warn_about_model(index, field, &place, (spec, own), view, warnings);
+            }
             seen.push((place, position));
         }
     }
+}
+
+/// The model that all requests of a rule name. `None`: several, or nobody knows.
+fn model_of(rule: &RouteRule) -> Option<&str> {
+    let mut models = rule.matches.iter().map(|found| {
+        let model = found.model.as_ref()?;
+        (model.match_type() == ModelMatchType::Exact).then_some(model.value.as_str())
+    });
+    let first = models.next()??;
+    models.all(|model| model == Some(first)).then_some(first)
 }
 
 /// Where a rule sends its requests, weights of 0 left out.
 fn places_of(
     rule: &RouteRule,
     spec: &RouteSpec,
+    model: Option<&str>,
     own_namespace: &str,
     view: &dyn View,
 ) -> BTreeSet<Place> {
@@ -121,7 +179,7 @@ fn places_of(
         let backends = rule.backend_refs.iter();
         return backends
             .filter(|backend| backend.weight() > 0)
-            .map(|backend| Place::of(backend, own_namespace, view))
+            .map(|backend| Place::of(backend, model, own_namespace, view))
             .collect();
     }
     let parents = spec.parent_refs.iter().map(|parent| BackendRef {
@@ -132,7 +190,7 @@ fn places_of(
         subset: Labels::new(),
     });
     parents
-        .map(|parent| Place::of(&parent, own_namespace, view))
+        .map(|parent| Place::of(&parent, model, own_namespace, view))
         .collect()
 }
 
@@ -154,6 +212,45 @@ fn warn(
     if let Some(port) = port {
         let field = format!("{field}.port");
         warn_about_port(index, field, port, key, service, &mut findings.warnings);
+    }
+}
+
+/// A model in place of another one: requests must be read for it, and the service must know it.
+fn warn_about_model(
+    index: usize,
+    field: String,
+    place: &Place,
+    (spec, own_namespace): (&RouteSpec, &str),
+    view: &dyn View,
+    warnings: &mut Vec<IndexedProblem>,
+) {
+    for parent in &spec.parent_refs {
+        let namespace = parent.namespace.as_deref().unwrap_or(own_namespace);
+        let key = ResourceKey::service(namespace, &parent.name);
+        if view.service(&key).is_some_and(|it| it.inference.is_none()) {
+            let message = format!(
+                "{key} has no spec.inference, so the model that its requests name cannot be replaced; add inference: {{}} there"
+            );
+            warnings.push(IndexedProblem::new(index, field.clone(), message));
+        }
+    }
+    let service = view.service(&place.service);
+    let inference = service.and_then(|service| service.inference.as_ref());
+    let (Some(inference), Some(model)) = (inference, &place.model) else {
+        return;
+    };
+    let mut aliases = inference.models.iter().flat_map(|model| &model.aliases);
+    let may_know = inference.unknown_models() == UnknownModels::Pass
+        || inference.exact_model(model).is_some()
+        || aliases.any(|alias| alias.contains('*'));
+    if !may_know {
+        let names: Vec<_> = inference.models.iter().map(|it| it.name.as_str()).collect();
+        let message = format!(
+            "{} refuses models that it does not list; it has {}",
+            place.service,
+            names.join(", ")
+        );
+        warnings.push(IndexedProblem::new(index, field, message));
     }
 }
 

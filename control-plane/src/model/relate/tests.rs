@@ -271,6 +271,88 @@ fn a_fallback_is_given_once_and_can_be_reached() {
     );
 }
 
+/// As [`check_rules`], where `a` serves the models `large` and `small`, and `b` only `tiny`.
+fn check_model_rules(rules: &str) -> (Vec<String>, Vec<String>) {
+    let stored = service(
+        "a",
+        ", inference: {models: [{name: large, aliases: [big, \"gpt-*\"]}, {name: small, aliases: [little]}]}",
+    ) + &service(
+        "b",
+        ", inference: {models: [{name: tiny}], unknownModels: refuse}",
+    );
+    check(
+        &route(&format!("parentRefs: [{{name: a}}], rules: [{rules}]")),
+        &stored,
+    )
+}
+
+#[test]
+fn a_fallback_asks_for_another_model() {
+    let fine = [
+        "{fallbacks: [{model: small}]}",
+        "{fallbacks: [{model: small}, {model: large}, {backendRef: {name: b}, model: tiny}]}",
+        "{fallbacks: [{backendRef: {name: a}, model: small}, {backendRef: {name: b}}]}",
+        "{matches: [{model: {value: large}}], fallbacks: [{model: small}]}",
+        "{backendRefs: [{name: b}], fallbacks: [{backendRef: {name: a}, model: small}]}",
+        "{backendRefs: [{name: a}, {name: b, weight: 0}], fallbacks: [{model: small}]}",
+    ];
+    for rules in fine {
+        assert_eq!(check_model_rules(rules), (vec![], vec![]), "{rules}");
+    }
+    let back = [
+        "{matches: [{model: {value: big}}], fallbacks: [{model: large}]}",
+        "{matches: [{model: {value: big}}], fallbacks: [{backendRef: {name: a}, model: large}]}",
+        "{matches: [{model: {value: large}}], fallbacks: [{backendRef: {name: a}}]}",
+    ];
+    for rules in back {
+        let (errors, _) = check_model_rules(rules);
+        assert_eq!(errors.len(), 1, "{rules} {errors:?}");
+        let end = "leads back to service/default/a with model large, which is where the rule sends its requests; \
+                   name another service, another subset or another model";
+        assert!(errors[0].ends_with(end), "{errors:?}");
+    }
+    let (errors, _) = check_model_rules(
+        "{fallbacks: [{model: small}, {on: [reset], backendRef: {name: a, port: 80}, model: little}]}",
+    );
+    assert_eq!(
+        errors,
+        [
+            "0 spec.rules[0].fallbacks[1].backendRef: leads to service/default/a with model small as spec.rules[0].fallbacks[0] does; give it once, with all of its causes"
+        ]
+    );
+    let (errors, _) = check_model_rules(
+        "{backendRefs: [{name: a}, {name: b}], fallbacks: [{model: small}, {directResponse: {statusCode: 503}}, {model: tiny}]}",
+    );
+    let several =
+        "the rule has several backendRefs; say with backendRef which of them is to be asked";
+    assert_eq!(
+        errors,
+        [
+            format!("0 spec.rules[0].fallbacks[0].model: {several}"),
+            "0 spec.rules[0].fallbacks[2]: is never reached: a directResponse before it answers all of its causes".to_owned(),
+            format!("0 spec.rules[0].fallbacks[2].model: {several}"),
+        ]
+    );
+    let (errors, warnings) =
+        check_model_rules("{fallbacks: [{backendRef: {name: b}, model: huge}]}");
+    assert_eq!(errors, [""; 0]);
+    assert_eq!(
+        warnings,
+        [
+            "0 spec.rules[0].fallbacks[0].model: service/default/b refuses models that it does not list; it has tiny"
+        ]
+    );
+    // Nobody reads what the requests ask for.
+    let (errors, warnings) = check_rules("{fallbacks: [{model: small}]}");
+    assert_eq!(errors, [""; 0]);
+    assert_eq!(
+        warnings,
+        [
+            "0 spec.rules[0].fallbacks[0].model: service/default/a has no spec.inference, so the model that its requests name cannot be replaced; add inference: {} there"
+        ]
+    );
+}
+
 #[test]
 fn grpc_codes_without_post_are_told() {
     let (errors, warnings) = check_rules("{retry: {grpcCodes: [unavailable]}}");

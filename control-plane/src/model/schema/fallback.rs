@@ -17,6 +17,7 @@ static FALLBACK: Object = Object::with_rule(
     &[
         Field::optional("on", Shape::List(&CAUSES)),
         Field::optional("backendRef", Shape::Object(&BACKEND)),
+        Field::optional("model", Shape::Text(checks::model_name)),
         Field::optional("directResponse", Shape::Object(&RESPONSE)),
     ],
     one_way_out,
@@ -26,13 +27,15 @@ static CAUSES: List = List {
         "no-endpoints",
         "circuit-open",
         "overload",
+        "budget",
         "connect-failed",
         "reset",
         "first-byte-timeout",
+        "model-error",
         "server-error",
     ]),
     min: 1,
-    max: 7,
+    max: 9,
     unique: &[""],
 };
 static BACKEND: Object = Object::new(&[
@@ -72,12 +75,19 @@ fn content_type(text: &str) -> Result<(), String> {
 
 fn one_way_out(members: &Map<String, Value>, report: &mut Report) {
     let given = |name| members.get(name).is_some_and(|value| !value.is_null());
-    match (given("backendRef"), given("directResponse")) {
-        (true, true) => report.problem_at(
+    let elsewhere = given("backendRef") || given("model");
+    match (elsewhere, given("directResponse")) {
+        (true, true) if given("backendRef") => report.problem_at(
             "directResponse",
             "a fallback has either backendRef or directResponse; write two fallbacks, they are tried in order",
         ),
-        (false, false) => report.problem("has neither backendRef nor directResponse; it needs one"),
+        (true, true) => report.problem_at(
+            "model",
+            "a directResponse asks no model; write two fallbacks, they are tried in order",
+        ),
+        (false, false) => {
+            report.problem("has neither backendRef nor model nor directResponse; it needs one");
+        }
         _ => {}
     }
 }

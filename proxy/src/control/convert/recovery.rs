@@ -8,7 +8,7 @@ use super::filters;
 use super::service::{backend, method};
 use super::{BackendSpec, Reason, known, list, timeout};
 use crate::policy::filters::DirectResponse;
-use crate::policy::{Cause, Causes, Hedge};
+use crate::policy::{Cause, Causes, FallbackModel, Hedge};
 
 /// [`Recovery`](crate::policy::Recovery), with names in place of backends.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ pub(in crate::control) struct RecoverySpec {
 pub(in crate::control) struct FallbackSpec {
     pub on: Causes,
     pub to: FallbackToSpec,
+    pub model: Option<FallbackModel>,
 }
 
 #[derive(Debug)]
@@ -73,10 +74,27 @@ fn fallback(wire: &wire::Fallback) -> Result<FallbackSpec, Reason> {
         ),
         None => return Err("to: neither a backend nor a response".into()),
     };
+    let model = model(&wire.model).map_err(|problem| format!("model: {problem}"))?;
+    if model.is_some() && matches!(to, FallbackToSpec::Response(_)) {
+        return Err("model: a response asks for none".into());
+    }
     Ok(FallbackSpec {
         on: on.into_iter().collect(),
         to,
+        model,
     })
+}
+
+fn model(name: &str) -> Result<Option<FallbackModel>, Reason> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    let mark = HeaderValue::from_bytes(name.as_bytes())
+        .map_err(|_| format!("{name:?} has characters that no header can have"))?;
+    Ok(Some(FallbackModel {
+        name: name.into(),
+        mark,
+    }))
 }
 
 fn cause(number: i32) -> Result<Cause, Reason> {
@@ -89,6 +107,8 @@ fn cause(number: i32) -> Result<Cause, Reason> {
         WireCause::Reset => Ok(Cause::Reset),
         WireCause::FirstByteTimeout => Ok(Cause::FirstByteTimeout),
         WireCause::ServerError => Ok(Cause::ServerError),
+        WireCause::Budget => Ok(Cause::Budget),
+        WireCause::ModelError => Ok(Cause::ModelError),
     }
 }
 

@@ -132,6 +132,7 @@ fn what_is_wrong_is_told_with_its_field() {
                 rule.fallbacks = vec![wire::Fallback {
                     on: vec![1, 99],
                     to: None,
+                    model: String::new(),
                 }];
             }),
             "rules[0].fallbacks[0].on[1]: 99 is a value that this version does not know",
@@ -145,9 +146,38 @@ fn what_is_wrong_is_told_with_its_field() {
                 rule.fallbacks = vec![wire::Fallback {
                     on: vec![1],
                     to: Some(wire::fallback::To::Response(response)),
+                    model: String::new(),
                 }];
             }),
             "rules[0].fallbacks[0].response.status: 100 is not a status from 200 to 599",
+        ),
+        (
+            with_rule(|rule| {
+                let response = wire::StaticResponse {
+                    status: 503,
+                    ..Default::default()
+                };
+                rule.fallbacks = vec![wire::Fallback {
+                    on: vec![1],
+                    to: Some(wire::fallback::To::Response(response)),
+                    model: "tiny".into(),
+                }];
+            }),
+            "rules[0].fallbacks[0].model: a response asks for none",
+        ),
+        (
+            with_rule(|rule| {
+                rule.fallbacks = vec![wire::Fallback {
+                    on: vec![1],
+                    to: rule
+                        .backends
+                        .first()
+                        .cloned()
+                        .map(wire::fallback::To::Backend),
+                    model: "a\nb".into(),
+                }];
+            }),
+            "rules[0].fallbacks[0].model: \"a\\nb\" has characters that no header can have",
         ),
         (
             with_rule(|rule| {

@@ -34,8 +34,14 @@ impl Builder {
                 // A name has only characters that a header may have.
                 mark: HeaderValue::from_str(&name)
                     .unwrap_or_else(|_| HeaderValue::from_static(RESPONSE)),
-                metrics: self.metrics.fallback(&service.name, &rule.route, &name),
+                metrics: self.metrics.fallback(
+                    &service.name,
+                    &rule.route,
+                    &name,
+                    fallback.model.as_ref().map_or("", |model| &model.name),
+                ),
                 name,
+                model: fallback.model.clone(),
             });
         }
         Recovery {

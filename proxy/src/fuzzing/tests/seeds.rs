@@ -250,6 +250,10 @@ fn of_rules() -> Vec<(&'static str, wire::Resource)> {
     let matched = |each: wire::Match| with_rule(|rule| rule.matches = vec![each]);
     let fallback = |on: Cause, to| wire::Fallback {
         on: vec![on.into()],
+        model: match &to {
+            To::Backend(_) => "tiny".into(),
+            To::Response(_) => String::new(),
+        },
         to: Some(to),
     };
     vec![

@@ -25,9 +25,10 @@ use crate::drain::Drain;
 use crate::policy::filters::{DirectResponse, Filter};
 use crate::policy::health::{Check, HealthCheck, ServiceHealth};
 use crate::policy::{
-    AccessLogMode, Backend, CallerLimits, Causes, ConnectionPool, Detection, Fallback, FallbackTo,
-    Filters, Hedge, HostEntry, InboundPort, Inference, Protocol, Recovery, Retry, Rule, Service,
-    ServicePort, Session, SessionSettings, Snapshot, TcpLimits, Timeouts, Upstream,
+    AccessLogMode, Backend, CallerLimits, Causes, ConnectionPool, Detection, Fallback,
+    FallbackModel, FallbackTo, Filters, Hedge, HostEntry, InboundPort, Inference, Protocol,
+    Recovery, Retry, Rule, Service, ServicePort, Session, SessionSettings, Snapshot, TcpLimits,
+    Timeouts, Upstream,
 };
 use crate::resilience::health::Health;
 use crate::resilience::outlier::{self, Outliers};
@@ -196,6 +197,13 @@ pub(super) struct Calls {
 pub(super) enum Onto {
     /// To a service of this name with these plaintext endpoints.
     Service(&'static str, Vec<SocketAddr>),
+    /// The same, for this model, with what the service says of models.
+    Model(
+        &'static str,
+        Vec<SocketAddr>,
+        &'static str,
+        Option<Inference>,
+    ),
     Response(DirectResponse),
 }
 
@@ -401,10 +409,16 @@ impl Calls {
 
     fn recovery(&self, metrics: &Metrics) -> Recovery {
         let fallback = |(on, onto): &(Causes, Onto)| {
+            let mut asked = "";
             let (name, to) = match onto {
                 Onto::Response(response) => ("response", FallbackTo::Response(response.clone())),
                 Onto::Service(name, endpoints) => {
-                    let backend = self.backend(metrics, name, endpoints);
+                    let backend = self.backend(metrics, name, endpoints, None);
+                    (*name, FallbackTo::Backend(Box::new(backend)))
+                }
+                Onto::Model(name, endpoints, model, inference) => {
+                    asked = model;
+                    let backend = self.backend(metrics, name, endpoints, inference.clone());
                     (*name, FallbackTo::Backend(Box::new(backend)))
                 }
             };
@@ -413,7 +427,11 @@ impl Calls {
                 to,
                 name: Arc::from(name),
                 mark: name.try_into().unwrap(),
-                metrics: metrics.fallback("default/chat", "default/all", name),
+                model: (!asked.is_empty()).then(|| FallbackModel {
+                    name: asked.into(),
+                    mark: asked.try_into().unwrap(),
+                }),
+                metrics: metrics.fallback("default/chat", "default/all", name, asked),
             }
         };
         Recovery {
@@ -424,14 +442,20 @@ impl Calls {
     }
 
     /// Another service that requests to `default/chat` go to.
-    fn backend(&self, metrics: &Metrics, name: &str, endpoints: &[SocketAddr]) -> Backend {
+    fn backend(
+        &self,
+        metrics: &Metrics,
+        name: &str,
+        endpoints: &[SocketAddr],
+        inference: Option<Inference>,
+    ) -> Backend {
         let endpoints = endpoints.iter().map(|at| endpoint(*at, false)).collect();
         let decay = Duration::from_secs(10);
         let endpoints = Arc::new(EndpointSet::new(self.policy, decay, endpoints));
         Backend {
             model_endpoints: Box::default(),
             upstream: Arc::new(Upstream {
-                inference: None,
+                inference: inference.map(Arc::new),
                 names: Box::default(),
                 tls: None,
                 has_loop: false,

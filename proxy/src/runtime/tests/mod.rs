@@ -6,6 +6,7 @@ mod deadlines;
 mod drain;
 mod explain;
 mod failures;
+mod fallback_models;
 mod fallbacks;
 mod filters;
 mod goaways;

@@ -12,15 +12,17 @@ use super::client::{Http1, post};
 use super::mesh::{Calls, Pair, Sidecar, application, plain, retry, sockets, text};
 use crate::policy::{Inference, Model, ModelMatch, TokenStreams};
 
-const CHAT: &str = "/v1/chat/completions";
-const ROLE: &str = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}],\"usage\":null}\n\n";
-const TOKEN: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n";
-const STOP: &str =
+pub(super) const CHAT: &str = "/v1/chat/completions";
+pub(super) const ROLE: &str =
+    "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}],\"usage\":null}\n\n";
+pub(super) const TOKEN: &str =
+    "data: {\"choices\":[{\"delta\":{\"content\":\"a\"}}],\"usage\":null}\n\n";
+pub(super) const STOP: &str =
     "data: {\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}],\"usage\":null}\n\n";
 const USAGE: &str =
     "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":2}}\n\n";
-const ERROR: &str = "data: {\"error\":{\"message\":\"out of memory\"}}\n\n";
-const DONE: &str = "data: [DONE]\n\n";
+pub(super) const ERROR: &str = "data: {\"error\":{\"message\":\"out of memory\"}}\n\n";
+pub(super) const DONE: &str = "data: [DONE]\n\n";
 const BODY: &str =
     r#"{ "messages":[{"role":"user","content":"h\u0069"}], "model": "small", "stream": true }"#;
 
@@ -54,7 +56,7 @@ fn unlisted() -> Inference {
 }
 
 /// A server that answers with these events, a pause before each; `None` ends the connection there.
-async fn server(
+pub(super) async fn server(
     events: &'static [Option<&'static str>],
     pause: Duration,
 ) -> (SocketAddr, Requests) {
@@ -94,9 +96,14 @@ async fn server(
 }
 
 #[derive(Clone, Default)]
-struct Requests(Arc<Mutex<Vec<String>>>);
+pub(super) struct Requests(Arc<Mutex<Vec<String>>>);
 
 impl Requests {
+    /// Heads and bodies.
+    pub(super) fn all(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+
     fn count(&self) -> usize {
         self.0.lock().unwrap().len()
     }

@@ -89,9 +89,12 @@ fn fields(line: &mut Line, entry: &Entry) {
     }
 }
 
-fn model_fields(line: &mut Line, (name, result): &ModelEntry) {
+fn model_fields(line: &mut Line, (name, served, result): &ModelEntry) {
     if let Some(name) = name {
         line.text("model", name);
+    }
+    if let Some(served) = served {
+        line.text("fallback_model", served);
     }
     line.text("outcome", result.outcome.as_str());
     if let Some(first_token) = result.first_token {

@@ -57,6 +57,7 @@ fn entry() -> Entry {
         }),
         model: Some(Box::new((
             Some("tiny".into()),
+            Some("tinier".into()),
             account::Result {
                 outcome: ModelOutcome::Failed,
                 duration: Duration::from_micros(30_000_042),
@@ -99,7 +100,7 @@ fn as_json() {
             r#""reason":"request-timeout","service":"default/chat","route":"default/chat-canary","upstream":"10.0.0.5:15006","#,
             r#""peer":"spiffe://outrigger.local/ns/default/sa/chat","client":"[::1]:40312","duration_ms":30000.042,"#,
             r#""first_byte_ms":1.500,"bytes_in":812,"bytes_out":0,"attempts":2,"not_retried":"budget","filter":"fault-delay","#,
-            r#""fallback":"default/chat-small","cache_salt":"set","queue_ms":12.500,"priority":"default","model":"tiny","outcome":"failed","first_token_ms":1.500,"input_tokens":12,"output_tokens":3,"finish":"abort","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#
+            r#""fallback":"default/chat-small","cache_salt":"set","queue_ms":12.500,"priority":"default","model":"tiny","fallback_model":"tinier","outcome":"failed","first_token_ms":1.500,"input_tokens":12,"output_tokens":3,"finish":"abort","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#
         )]
     );
 }
@@ -114,7 +115,7 @@ fn as_text() {
             "reason=request-timeout service=default/chat route=default/chat-canary upstream=10.0.0.5:15006 ",
             "peer=spiffe://outrigger.local/ns/default/sa/chat client=[::1]:40312 duration_ms=30000.042 ",
             "first_byte_ms=1.500 bytes_in=812 bytes_out=0 attempts=2 not_retried=budget filter=fault-delay ",
-            "fallback=default/chat-small cache_salt=set queue_ms=12.500 priority=default model=tiny outcome=failed first_token_ms=1.500 input_tokens=12 output_tokens=3 finish=abort trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
+            "fallback=default/chat-small cache_salt=set queue_ms=12.500 priority=default model=tiny fallback_model=tinier outcome=failed first_token_ms=1.500 input_tokens=12 output_tokens=3 finish=abort trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
         )]
     );
 }

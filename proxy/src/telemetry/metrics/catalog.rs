@@ -93,7 +93,7 @@ catalog! {
         "Failures that the policy retries and that were not retried, by why.");
     HEDGES = counter("outrigger_hedges_total", &["service", "route", "result"],
         "Requests whose answer was slow to come and that were sent once more, or were not, by what came of it.");
-    FALLBACKS = counter("outrigger_fallbacks_total", &["service", "route", "cause", "to"],
+    FALLBACKS = counter("outrigger_fallbacks_total", &["service", "route", "cause", "to", "model"],
         "Requests handed to a fallback, by what had failed before and where they went.");
     FILTER_ACTIONS = counter("outrigger_filter_actions_total", &["service", "route", "action"],
         "Requests that a filter of the route answered, delayed or broke off, by what it did.");
@@ -157,21 +157,21 @@ catalog! {
         "Requests that a rate limit was for, by what it decided.");
     RATE_LIMIT_CROWDED = counter("outrigger_rate_limit_crowded_total", &["service", "policy", "limit"],
         "Requests whose key shared what it may with others, because there are more keys than the limit keeps apart.");
-    GEN_AI_SERVER_DURATION = histogram("gen_ai_server_request_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+    GEN_AI_SERVER_DURATION = histogram("gen_ai_server_request_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],
         "Requests for models beside the model's server, from head to last byte, seconds.");
-    GEN_AI_CLIENT_DURATION = histogram("gen_ai_client_operation_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+    GEN_AI_CLIENT_DURATION = histogram("gen_ai_client_operation_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],
         "Requests for models beside the caller, from head to last byte, seconds.");
-    GEN_AI_FIRST_TOKEN = histogram("gen_ai_server_time_to_first_token_seconds", &["direction", "service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+    GEN_AI_FIRST_TOKEN = histogram("gen_ai_server_time_to_first_token_seconds", &["direction", "service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],
         "From the request's head to the first token of a stream, seconds.");
-    GEN_AI_PER_TOKEN = histogram("gen_ai_server_time_per_output_token_seconds", &["direction", "service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+    GEN_AI_PER_TOKEN = histogram("gen_ai_server_time_per_output_token_seconds", &["direction", "service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],
         "Mean time of a stream's tokens after the first, seconds.");
-    GEN_AI_TOKEN_USAGE = histogram("gen_ai_client_token_usage", &["direction", "service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_token_type"],
+    GEN_AI_TOKEN_USAGE = histogram("gen_ai_client_token_usage", &["direction", "service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model", "gen_ai_token_type"],
         "Tokens of a request: input as the server counted, output as the server counted or as pieces of the stream.");
-    MODEL_LONGEST_GAP = histogram("outrigger_model_longest_token_gap_seconds", &["direction", "service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model"],
+    MODEL_LONGEST_GAP = histogram("outrigger_model_longest_token_gap_seconds", &["direction", "service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],
         "Longest time between two tokens of a stream, seconds.");
-    MODEL_REQUESTS = counter("outrigger_model_requests_total", &["direction", "service", "gen_ai_operation_name", "gen_ai_request_model", "outcome"],
+    MODEL_REQUESTS = counter("outrigger_model_requests_total", &["direction", "service", "gen_ai_operation_name", "gen_ai_request_model", "gen_ai_response_model", "outcome"],
         "Requests for models, by how they ended.");
-    MODEL_TOKENS = counter("outrigger_model_tokens_total", &["direction", "service", "route", "peer", "gen_ai_operation_name", "gen_ai_request_model", "gen_ai_token_type"],
+    MODEL_TOKENS = counter("outrigger_model_tokens_total", &["direction", "service", "route", "peer", "gen_ai_operation_name", "gen_ai_request_model", "gen_ai_response_model", "gen_ai_token_type"],
         "Tokens of requests for models, by caller (inbound) and by backend (outbound).");
     MODEL_REQUESTS_READ = counter("outrigger_model_requests_read_total", &["result"],
         "Requests for models, by what came of reading their bodies.");

@@ -96,6 +96,7 @@ fn requests(page: &mut Page, metrics: &Metrics) {
             &*labels.route,
             cause.as_str(),
             &*labels.to,
+            &*labels.model,
         ];
         page.add(catalog::FALLBACKS, &values, count as f64);
     });

@@ -203,29 +203,36 @@ pub(super) struct ByModel {
     models: ArcSwap<Models>,
 }
 
-/// By model and operation.
-type Models = HashMap<(Box<str>, &'static str), Arc<Figures>>;
+/// By the model that was asked for, the one that a fallback asked for in its place (empty: none), and the operation.
+type Models = HashMap<(Box<str>, Box<str>, &'static str), Arc<Figures>>;
 
 impl ByModel {
-    fn find(&self, model: &str, operation: &'static str) -> Option<Arc<Figures>> {
+    fn find(&self, model: &str, served: &str, operation: &'static str) -> Option<Arc<Figures>> {
         // The map is small: a server has a handful of models.
         let models = self.models.load();
         let mut found = models.iter();
         found
-            .find(|((name, of), _)| **name == *model && *of == operation)
+            .find(|((name, other, of), _)| {
+                **name == *model && **other == *served && *of == operation
+            })
             .map(|(_, figures)| Arc::clone(figures))
     }
 
-    fn make(&self, model: &str, operation: &'static str, provider: &str) -> Arc<Figures> {
+    fn make(
+        &self,
+        (model, served): (&str, &str),
+        operation: &'static str,
+        provider: &str,
+    ) -> Arc<Figures> {
         let made = Arc::new(Figures::new(provider));
         self.models.rcu(|models| {
             let mut models = HashMap::clone(models);
             models
-                .entry((model.into(), operation))
+                .entry((model.into(), served.into(), operation))
                 .or_insert_with(|| Arc::clone(&made));
             models
         });
-        self.find(model, operation).unwrap_or(made)
+        self.find(model, served, operation).unwrap_or(made)
     }
 }
 
@@ -240,21 +247,22 @@ impl ModelMetrics {
         let name = account.name.as_deref().unwrap_or_default();
         let operation = account.api.operation();
         let models = kind.models.get_or_init(ByModel::default);
-        if let Some(figures) = models.find(name, operation) {
+        let served = account.served_model().map_or("", |model| &**model);
+        if let Some(figures) = models.find(name, served, operation) {
             return figures.add(result);
         }
         // Names that no server has answered to are clients' inventions.
         let is_real = name.is_empty()
             || account.inference.find(name).is_some()
-            || result.outcome == ModelOutcome::Complete;
+            || (served.is_empty() && result.outcome == ModelOutcome::Complete);
         let name = if is_real && self.admit(name) {
             name
         } else {
             OTHER
         };
-        let figures = models.find(name, operation);
+        let figures = models.find(name, served, operation);
         figures
-            .unwrap_or_else(|| models.make(name, operation, &account.inference.provider))
+            .unwrap_or_else(|| models.make((name, served), operation, account.provider()))
             .add(result);
     }
 
@@ -280,8 +288,9 @@ impl ModelMetrics {
             };
             let labels = &kind.labels;
             let (direction, service) = (labels.direction, &*labels.service);
-            for ((model, operation), figures) in models.models.load().iter() {
+            for ((model, served, operation), figures) in models.models.load().iter() {
                 let model: Arc<str> = Arc::from(&**model);
+                let served: Arc<str> = Arc::from(&**served);
                 let provider: Arc<str> = Arc::from(&*figures.provider);
                 let duration = match direction {
                     Direction::Inbound => 0,
@@ -301,7 +310,11 @@ impl ModelMetrics {
                         direction,
                         service,
                         *operation,
-                        (Arc::clone(&model), Arc::clone(&provider)),
+                        (
+                            Arc::clone(&model),
+                            Arc::clone(&provider),
+                            Arc::clone(&served),
+                        ),
                         token,
                     );
                     histogram.add_to(sums.entry(key).or_default());
@@ -313,7 +326,7 @@ impl ModelMetrics {
                             direction,
                             service,
                             *operation,
-                            Arc::clone(&model),
+                            (Arc::clone(&model), Arc::clone(&served)),
                             outcome.as_str(),
                         );
                         *counts.entry(key).or_default() += count;
@@ -329,6 +342,7 @@ impl ModelMetrics {
                             &labels.peer,
                             operation,
                             &model,
+                            &served,
                             token,
                         ];
                         page.add(catalog::MODEL_TOKENS, &values, tokens);
@@ -336,16 +350,17 @@ impl ModelMetrics {
                 }
             }
         }
-        for ((family, direction, service, operation, (model, provider), token), (counts, sum)) in
-            sums
-        {
+        for (key, (counts, sum)) in sums {
+            let (family, direction, service, operation, (model, provider, served), token) = key;
             if counts.iter().all(|count| *count == 0) {
                 continue;
             }
             let direction = direction.as_str();
-            let plain: &[&str] = &[service, operation, &provider, &model];
-            let directed: &[&str] = &[direction, service, operation, &provider, &model];
-            let tokens: &[&str] = &[direction, service, operation, &provider, &model, token];
+            let tokens: &[&str] = &[
+                direction, service, operation, &provider, &model, &served, token,
+            ];
+            let directed = &tokens[..6];
+            let plain = &directed[1..];
             let (family, values, bounds) = match family {
                 0 => (catalog::GEN_AI_SERVER_DURATION, plain, DURATION),
                 1 => (catalog::GEN_AI_CLIENT_DURATION, plain, DURATION),
@@ -356,8 +371,9 @@ impl ModelMetrics {
             };
             page.add_buckets(family, values, bounds, &counts, sum);
         }
-        for ((direction, service, operation, model, outcome), count) in counts {
-            let values = [direction.as_str(), service, operation, &model, outcome];
+        for ((direction, service, operation, (model, served), outcome), count) in counts {
+            let direction = direction.as_str();
+            let values = [direction, service, operation, &model, &served, outcome];
             page.add(catalog::MODEL_REQUESTS, &values, count as f64);
         }
     }

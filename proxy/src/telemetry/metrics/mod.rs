@@ -109,10 +109,17 @@ impl Metrics {
         self.kinds().get(direction, service, route, peer)
     }
 
-    /// Handles for a fallback of a route, with the same names as [`request`](Self::request). `to`: what the fallback is called.
-    /// Takes a lock and allocates: call it when a snapshot is built.
-    pub fn fallback(&self, service: &str, route: &str, to: &str) -> Arc<FallbackMetrics> {
-        self.fallbacks.get(service, route, to)
+    /// Handles for a fallback of a route, with the same names as [`request`](Self::request). `to`: what the fallback is called;
+    /// `model`: what it asks for there, empty where that is what the request names. Takes a lock and allocates: call it when a
+    /// snapshot is built.
+    pub fn fallback(
+        &self,
+        service: &str,
+        route: &str,
+        to: &str,
+        model: &str,
+    ) -> Arc<FallbackMetrics> {
+        self.fallbacks.get(service, route, to, model)
     }
 
     /// Handles for what the filters of a route do to requests for a service. Takes a lock: for configurations, not for requests.

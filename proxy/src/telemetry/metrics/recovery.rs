@@ -84,20 +84,29 @@ impl FallbackMetrics {
 #[derive(Debug, Default)]
 pub(super) struct Fallbacks(Mutex<HashMap<Labels, Arc<FallbackMetrics>>>);
 
-/// Service, route, and where the fallback leads.
+/// Service, route, and where the fallback leads. All of them are of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Labels {
     pub(super) service: Arc<str>,
     pub(super) route: Arc<str>,
     pub(super) to: Arc<str>,
+    /// The model that it asks for. Empty: the one that the request names.
+    pub(super) model: Arc<str>,
 }
 
 impl Fallbacks {
-    pub(super) fn get(&self, service: &str, route: &str, to: &str) -> Arc<FallbackMetrics> {
+    pub(super) fn get(
+        &self,
+        service: &str,
+        route: &str,
+        to: &str,
+        model: &str,
+    ) -> Arc<FallbackMetrics> {
         let mut labels = Labels {
             service: service.into(),
             route: route.into(),
             to: to.into(),
+            model: model.into(),
         };
         // Nothing under this lock leaves the map half-changed.
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -106,7 +115,8 @@ impl Fallbacks {
             labels = Labels {
                 service: other.clone(),
                 route: other.clone(),
-                to: other,
+                to: other.clone(),
+                model: other,
             };
         }
         known.entry(labels).or_default().clone()

@@ -260,11 +260,13 @@ pub enum RetryRefusal {
     Deadline,
     /// The service has as many retries under way as its limits allow.
     Limit,
+    /// The model that the request names could not be replaced by a fallback's.
+    ModelNotReplaced,
 }
 
 impl RetryRefusal {
     /// In the order of the discriminants.
-    pub const ALL: [RetryRefusal; 7] = [
+    pub const ALL: [RetryRefusal; 8] = [
         RetryRefusal::Budget,
         RetryRefusal::BodyTooLarge,
         RetryRefusal::Method,
@@ -272,6 +274,7 @@ impl RetryRefusal {
         RetryRefusal::Pushback,
         RetryRefusal::Deadline,
         RetryRefusal::Limit,
+        RetryRefusal::ModelNotReplaced,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -283,6 +286,7 @@ impl RetryRefusal {
             RetryRefusal::Pushback => "pushback",
             RetryRefusal::Deadline => "deadline",
             RetryRefusal::Limit => "limit",
+            RetryRefusal::ModelNotReplaced => "model-not-replaced",
         }
     }
 }

@@ -148,7 +148,7 @@ fn whole(ended: &Ended) -> Span {
     let mut events = Vec::new();
     if let Some(model) = &entry.model {
         name = model_attributes(ended, model, &mut attributes).unwrap_or(name);
-        if let Some(first_token) = model.1.first_token {
+        if let Some(first_token) = model.2.first_token {
             events.push(Event {
                 time_unix_nano: nanos(entry.time, first_token),
                 name: "gen_ai.first_token".to_owned(),
@@ -307,16 +307,20 @@ fn is_known(method: &Method) -> bool {
 /// Returns the span's name, where the model has one.
 fn model_attributes(
     ended: &Ended,
-    (name, result): &ModelEntry,
+    (name, served, result): &ModelEntry,
     attributes: &mut Attributes,
 ) -> Option<String> {
     let (api, inference) = ended.model.as_ref()?;
     attributes.text("gen_ai.operation.name", api.operation());
-    if !inference.provider.is_empty() {
+    // It is that of the service asked for, and a fallback may have led to another one.
+    if !inference.provider.is_empty() && ended.entry.fallback.is_none() {
         attributes.text("gen_ai.provider.name", &inference.provider);
     }
     if let Some(name) = name {
         attributes.text("gen_ai.request.model", name);
+    }
+    if let Some(served) = served {
+        attributes.text("gen_ai.response.model", served);
     }
     attributes.text("outrigger.model.outcome", result.outcome.as_str());
     let tokens = [

@@ -28,10 +28,13 @@ pub fn fallbacks(fallbacks: &[Fallback], own_namespace: &str) -> String {
                 format!("service {name}{port}{labels}")
             }
             (None, Some(response)) => format!("a response {}", response.status_code),
+            (None, None) if fallback.model.is_some() => "the same backend".to_owned(),
             (None, None) => "nothing".to_owned(),
         };
+        let model = fallback.model.as_ref();
+        let model = model.map_or_else(String::new, |model| format!(" with model {model}"));
         let causes: Vec<String> = fallback.on().iter().map(word).collect();
-        format!("{to} on {}", causes.join(", "))
+        format!("{to}{model} on {}", causes.join(", "))
     };
     fallbacks.iter().map(line).collect::<Vec<_>>().join("\n")
 }
