@@ -120,6 +120,11 @@ impl InFlight {
         }
     }
 
+    /// Whether its prompt counts as one that is read.
+    pub fn is_prompt(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| !task.is_read())
+    }
+
     /// The first token of the answer is here; where tokens are not understood, the first byte of its body. The prompt is
     /// read. Further calls do nothing.
     pub fn first_token(&mut self) {

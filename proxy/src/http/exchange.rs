@@ -240,14 +240,24 @@ impl Exchange {
         response.map(|source| ResponseBody::upstream(source, self, idle, deadline))
     }
 
-    /// An upgrade was accepted: the client got the upstream's head, and bytes follow.
-    /// The answer's first byte is here.
-    pub(super) fn first_byte(&mut self) {
-        if let Some(in_flight) = &mut self.in_flight {
+    /// Bytes of the answer are here. Whether its first token is among them, or what came before: then there is no need to say it
+    /// again. Of an answer whose tokens nobody reads it is the first byte.
+    pub(super) fn has_begun(&mut self) -> bool {
+        let Some(in_flight) = &mut self.in_flight else {
+            return true;
+        };
+        if in_flight.is_prompt() {
+            let account = self.model.as_ref();
+            let report = account.and_then(|account| account.report.as_ref());
+            if report.is_some_and(|report| !report.has_begun()) {
+                return false;
+            }
             in_flight.first_token();
         }
+        true
     }
 
+    /// An upgrade was accepted: the client got the upstream's head, and bytes follow.
     pub(crate) fn upgraded(&mut self, status: StatusCode, in_flight: Option<InFlight>) {
         self.status = Some(status);
         self.first_byte = Some(self.started.elapsed());

@@ -54,6 +54,8 @@ struct Clocks {
     moved_at: Option<Instant>,
     /// It did in this turn: no need to look at the time again.
     just_moved: bool,
+    /// The first token is here, as far as anybody wants to know: none of the pieces after it asks the exchange.
+    begun: bool,
     /// Bytes of the request when the timer was set.
     request_bytes: u64,
 }
@@ -251,8 +253,8 @@ impl Body for ResponseBody {
                     }
                 }
                 if let Some(data) = frame.data_ref() {
-                    if me.sent == 0 {
-                        exchange.first_byte();
+                    if !me.clocks.begun {
+                        me.clocks.begun = exchange.has_begun();
                     }
                     me.sent += data.len() as u64;
                 } else if let Some(trailers) = frame.trailers_ref() {

@@ -213,6 +213,10 @@ impl Task {
         }
     }
 
+    pub(crate) fn is_read(&self) -> bool {
+        self.is_read
+    }
+
     /// The first token is here: the prompt is read, and the request is a stream. Further calls do nothing.
     pub(crate) fn first_token(&mut self, work: &Work, now: u64) {
         if std::mem::replace(&mut self.is_read, true) {

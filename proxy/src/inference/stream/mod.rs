@@ -135,6 +135,12 @@ impl Report {
         self.last_token.get()
     }
 
+    /// Whether the model has begun to answer: what comes before a stream's first token says nothing, what is no stream or cannot be
+    /// read says it with its first byte.
+    pub fn has_begun(&self) -> bool {
+        !self.is_stream || self.first_token().is_some() || self.seen.borrow().unreadable > 0
+    }
+
     /// Longest time between two reads with tokens.
     pub fn longest_gap(&self) -> std::time::Duration {
         self.longest_gap.get()

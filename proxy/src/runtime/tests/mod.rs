@@ -9,6 +9,7 @@ mod failures;
 mod fallback_models;
 mod fallbacks;
 mod filters;
+mod first_token;
 mod goaways;
 mod health;
 mod hedges;
