@@ -84,17 +84,20 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
         .serve_connection(io, service)
         .with_upgrades();
 
+    // What each poll looks at is here, not behind a pointer: it is cold when a stream's next piece comes.
+    let worker = Rc::clone(&client.worker);
     let mut clock = HeadClock::default();
     let mut age = client.worker.age_limit(handler.max_age());
     let mut draining = false;
     let mut registered = false;
     let end = std::future::poll_fn(|cx| {
-        if !draining && (client.connection.is_draining(cx) || age.is_over(cx)) {
+        if !draining && (worker.draining.get() || age.is_over(cx)) {
             draining = true;
             Pin::new(&mut connection).graceful_shutdown();
         }
         if !registered {
             registered = true;
+            client.connection.register(cx);
             meter.interim.register(cx.waker());
         }
         if let Poll::Ready(result) = Pin::new(&mut connection).poll(cx) {

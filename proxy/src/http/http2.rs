@@ -82,9 +82,15 @@ pub(crate) async fn serve<H: Handler>(stream: Stream, handler: Rc<H>) {
     let mut pinger = pings.map(|pings| Pinger::new(pings, KeepAlive::default()));
     let client = Rc::clone(handler.client());
     let mut age = client.worker.age_limit(handler.max_age());
+    let worker = Rc::clone(&client.worker);
     let mut draining = false;
+    let mut registered = false;
     std::future::poll_fn(|cx| {
-        if !draining && (client.connection.is_draining(cx) || age.is_over(cx)) {
+        if !registered {
+            registered = true;
+            client.connection.register(cx);
+        }
+        if !draining && (worker.draining.get() || age.is_over(cx)) {
             draining = true;
             connection.graceful_shutdown();
         }

@@ -57,16 +57,11 @@ impl Connection {
         }
     }
 
-    /// Whether the connection shall come to its end; if not, the calling task is woken when it shall.
-    pub(crate) fn is_draining(&self, cx: &Context<'_>) -> bool {
-        if self.worker.draining.get() {
-            return true;
-        }
-        if !self.registered.replace(true) {
-            let mut tasks = self.worker.connections.tasks.borrow_mut();
-            tasks.insert(self.id, cx.waker().clone());
-        }
-        false
+    /// Wakes the calling task when a drain begins.
+    pub(crate) fn register(&self, cx: &Context<'_>) {
+        self.registered.set(true);
+        let mut tasks = self.worker.connections.tasks.borrow_mut();
+        tasks.insert(self.id, cx.waker().clone());
     }
 }
 
