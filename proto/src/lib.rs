@@ -4,6 +4,8 @@
 //! checked in, so that building needs no proto compiler; `cargo run -p outrigger-proto --features codegen --bin generate`
 //! makes it again.
 
+pub mod spiffe;
+
 /// Between a sidecar and the control plane: subscriptions, deltas, announcements.
 pub mod dataplane {
     #[allow(missing_debug_implementations, clippy::all, unused_qualifications)]

@@ -8,7 +8,6 @@ pub mod init;
 pub mod leaf;
 pub mod load;
 pub mod server_cert;
-pub mod spiffe;
 pub mod token;
 
 use std::time::{Duration, SystemTime};
@@ -18,7 +17,7 @@ use rustls_pki_types::CertificateDer;
 
 pub use error::CaError;
 pub use leaf::Leaf;
-pub use spiffe::SpiffeId;
+pub use outrigger_proto::spiffe::{self, SpiffeId};
 
 /// How far NotBefore lies in the past, against clocks that are behind ours (Istio backdates by two minutes, Linkerd
 /// allows for ten seconds; hosts outside an orchestrator are worse).

@@ -6,7 +6,6 @@
 
 pub mod issue;
 pub mod keeper;
-pub mod spiffe;
 pub mod store;
 pub mod token;
 
@@ -15,7 +14,7 @@ use std::time::SystemTime;
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-pub use spiffe::{InvalidSpiffeId, SpiffeId, SpiffePattern};
+pub use outrigger_proto::spiffe::{self, InvalidSpiffeId, SpiffeId, SpiffePattern};
 pub use token::JoinToken;
 
 /// A key with its certificate, and whom to trust.

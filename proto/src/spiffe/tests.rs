@@ -16,6 +16,14 @@ fn parts_of_an_id() {
 }
 
 #[test]
+fn administrators_are_known_by_namespace_and_account() {
+    let is_admin = |namespace, account| SpiffeId::new("td", namespace, account).unwrap().is_admin();
+    assert!(is_admin("outrigger-system", "admin"));
+    assert!(!is_admin("default", "admin"));
+    assert!(!is_admin("outrigger-system", "control-plane"));
+}
+
+#[test]
 fn other_forms_are_refused() {
     for text in [
         "",

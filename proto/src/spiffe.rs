@@ -5,9 +5,11 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// Namespace of the mesh's own parts.
-const SYSTEM_NAMESPACE: &str = "outrigger-system";
+pub const SYSTEM_NAMESPACE: &str = "outrigger-system";
+/// Account of administrators in [`SYSTEM_NAMESPACE`].
+pub const ADMIN_ACCOUNT: &str = "admin";
 /// Account of the control plane in [`SYSTEM_NAMESPACE`].
-const CONTROL_PLANE_ACCOUNT: &str = "control-plane";
+pub const CONTROL_PLANE_ACCOUNT: &str = "control-plane";
 
 const SCHEME: &str = "spiffe://";
 
@@ -85,6 +87,11 @@ impl SpiffeId {
     /// The whole id, shared.
     pub fn as_arc(&self) -> &Arc<str> {
         &self.text
+    }
+
+    /// Whether this is an administrator of the mesh.
+    pub fn is_admin(&self) -> bool {
+        self.namespace() == SYSTEM_NAMESPACE && self.account() == ADMIN_ACCOUNT
     }
 }
 
