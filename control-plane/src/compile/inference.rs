@@ -28,6 +28,10 @@ pub(super) fn inference(spec: &Inference) -> wire::Inference {
         isolation: isolation(spec.isolation),
         engine: spec.engine.as_ref().map(engine),
         expose_load: spec.expose_load(),
+        out_of_band_load: spec.out_of_band_load.map(|it| wire::OutOfBandLoad {
+            off: !it.enabled(),
+            after: it.after.and_then(duration),
+        }),
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Inference {
     /// Load reports stay in the responses that callers get. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expose_load: Option<bool>,
+    /// Callers' sidecars ask endpoints of whose load they have heard nothing. Default: they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_band_load: Option<OutOfBandLoad>,
 }
 
 impl Inference {
@@ -96,6 +99,30 @@ impl Engine {
     /// The value in effect.
     pub fn kind(&self) -> EngineKind {
         self.kind.unwrap_or_default()
+    }
+}
+
+/// Load reports beside requests, with policies that choose by them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutOfBandLoad {
+    /// Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// An endpoint is asked when nothing was heard of its load for as long. Default 1 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Duration>,
+}
+
+impl OutOfBandLoad {
+    /// The value in effect.
+    pub fn enabled(self) -> bool {
+        self.enabled.unwrap_or(true)
+    }
+
+    /// The value in effect.
+    pub fn after(self) -> Duration {
+        self.after.unwrap_or(Duration::from_secs(1))
     }
 }
 

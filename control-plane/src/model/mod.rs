@@ -54,8 +54,8 @@ pub use health::{
 };
 pub use hedge::Hedge;
 pub use inference::{
-    CacheSalt, Engine, EngineKind, Inference, Isolation, Model, TokenStreams, UnknownModels,
-    Unsalted,
+    CacheSalt, Engine, EngineKind, Inference, Isolation, Model, OutOfBandLoad, TokenStreams,
+    UnknownModels, Unsalted,
 };
 pub use key::{Kind, ResourceKey, UnknownKind};
 pub use limits::{

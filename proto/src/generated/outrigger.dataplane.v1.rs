@@ -339,6 +339,19 @@ pub struct Inference {
     /// Load reports (`endpoint-load-metrics`) stay in the responses that callers get; else they are between sidecars.
     #[prost(bool, tag = "46")]
     pub expose_load: bool,
+    /// Callers' sidecars ask endpoints for their load of which they have heard nothing. Unset: they do, as by the defaults.
+    #[prost(message, optional, tag = "150")]
+    pub out_of_band_load: ::core::option::Option<OutOfBandLoad>,
+}
+/// Load reports beside requests, where endpoints are chosen by them.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutOfBandLoad {
+    /// Nobody is asked.
+    #[prost(bool, tag = "1")]
+    pub off: bool,
+    /// An endpoint is asked when nothing was heard of its load for as long. Unset: 1 s.
+    #[prost(message, optional, tag = "2")]
+    pub after: ::core::option::Option<::prost_types::Duration>,
 }
 /// Callers are kept apart in what the model server caches of prompts: the sidecar beside it sets `cache_salt` in their requests.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -57,6 +57,8 @@ pub(crate) struct Exchange {
     model: Option<Box<Account>>,
     /// `None`: it is not sampled.
     trace: Option<Rc<Trace>>,
+    /// It is between sidecars, and no request of anybody's.
+    unheard: bool,
 }
 
 impl Exchange {
@@ -87,6 +89,7 @@ impl Exchange {
             upgraded_bytes: None,
             model: None,
             trace: None,
+            unheard: false,
         })
     }
 
@@ -154,6 +157,16 @@ impl Exchange {
     /// It is sampled, or not. To be said before anything is logged.
     pub(super) fn set_trace(&mut self, trace: Option<Rc<Trace>>) {
         self.trace = trace;
+    }
+
+    /// It is between sidecars: neither counted nor logged.
+    pub(crate) fn unheard(&mut self) {
+        if let Some(metrics) = self.metrics.take() {
+            metrics.hand_over();
+        }
+        self.log = None;
+        self.trace = None;
+        self.unheard = true;
     }
 
     /// Whether the client's side broke.
@@ -379,6 +392,7 @@ impl Drop for Exchange {
         };
         match &self.metrics {
             Some(metrics) => metrics.finish(&outcome),
+            None if self.unheard => {}
             None => {
                 let metrics = self.client.unknown_kind();
                 metrics.begin();

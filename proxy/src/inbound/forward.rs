@@ -25,7 +25,7 @@ use crate::http::response::ResponseBody;
 use crate::http::server::{Client, Handler};
 use crate::http::upgrade;
 use crate::identity::SpiffeId;
-use crate::inference::engine::orca;
+use crate::inference::engine::{ask, orca};
 use crate::inference::{Edited, stream};
 use crate::outbound::request;
 use crate::policy::{InboundPort, Protocol, Snapshot};
@@ -236,6 +236,15 @@ async fn answer(
     let worker = &inbound.client.worker;
     match begun {
         Err((reason, detail)) => exchange.fail(reason, &detail),
+        Ok(call)
+            if inbound.peer.is_some()
+                && call.port.signals.is_some()
+                && ask::is_question(&call.request.head) =>
+        {
+            let mut exchange = exchange;
+            exchange.unheard();
+            exchange.reply(ask::answer(), None)
+        }
         Ok(mut call) => {
             let mut exchange = exchange;
             if let Some(inference) = &call.port.inference {

@@ -26,6 +26,8 @@ pub struct Inference {
     pub engine: Option<EngineSource>,
     /// Load reports stay in the responses that callers get.
     pub expose_load: bool,
+    /// Endpoints are asked for their load when nothing was heard of it for so long. `None`: never.
+    pub ask_load_after: Option<Duration>,
 }
 
 /// How callers are kept apart in what the model server caches of their prompts.

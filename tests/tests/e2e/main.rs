@@ -7,6 +7,7 @@ mod connections;
 mod control_plane;
 mod drain;
 mod egress;
+mod engine;
 mod errors;
 mod explain;
 mod fallback_models;

@@ -50,6 +50,14 @@ static ENGINE: Object = Object::new(&[
     Field::optional("port", Shape::Integer(1, 65_535)),
     Field::optional("interval", INTERVAL),
 ]);
+/// Reports are forgotten after 10 s.
+static OUT_OF_BAND_LOAD: Object = Object::new(&[
+    Field::optional("enabled", Shape::Bool),
+    Field::optional(
+        "after",
+        Shape::Duration(Duration::from_millis(100), Duration::from_secs(10)),
+    ),
+]);
 static ENGINES: [&str; EngineKind::ALL.len()] = [
     "auto",
     "vllm",
@@ -71,6 +79,7 @@ pub(super) static INFERENCE: Object = Object::with_rule(
         Field::optional("isolation", Shape::Object(&ISOLATION)),
         Field::optional("engine", Shape::Object(&ENGINE)),
         Field::optional("exposeLoad", Shape::Bool),
+        Field::optional("outOfBandLoad", Shape::Object(&OUT_OF_BAND_LOAD)),
     ],
     check_names,
 );

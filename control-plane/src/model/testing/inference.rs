@@ -76,6 +76,7 @@ pub(super) fn inference() -> impl Strategy<Value = Inference> {
                     isolation,
                     engine,
                     expose_load,
+                    out_of_band_load: None,
                 }
             },
         )

@@ -23,6 +23,7 @@ pub(super) fn describe(inference: &Inference) -> Value {
         }),
         "engine": inference.engine.as_ref().map(engine),
         "expose_load": inference.expose_load,
+        "ask_load_after_ms": inference.ask_load_after.map(millis),
     })
 }
 

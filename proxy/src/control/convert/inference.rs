@@ -18,6 +18,10 @@ const MAX_BODY_BYTES: usize = 1 << 20;
 const ENGINE_INTERVAL: Duration = Duration::from_millis(150);
 /// More often it would cost the model server more than it tells.
 const LEAST_ENGINE_INTERVAL: Duration = Duration::from_millis(20);
+/// The contract's default.
+const ASK_LOAD_AFTER: Duration = Duration::from_secs(1);
+/// More often it would cost more than it tells.
+const LEAST_ASK_LOAD_AFTER: Duration = Duration::from_millis(100);
 /// More is a mistake, or an attack on our memory: every request may have as much held.
 const MOST_BODY_BYTES: u64 = 64 << 20;
 /// Names are looked through for each request.
@@ -71,6 +75,7 @@ fn convert(wire: &wire::Inference) -> Result<Inference, Reason> {
             .flatten(),
         engine: wire.engine.as_ref().map(engine).transpose()?,
         expose_load: wire.expose_load,
+        ask_load_after: ask_load_after(wire.out_of_band_load.as_ref())?,
     })
 }
 
@@ -98,6 +103,17 @@ fn engine(wire: &wire::Engine) -> Result<EngineSource, Reason> {
         port: (port != 0).then_some(port),
         interval: interval.max(LEAST_ENGINE_INTERVAL),
     })
+}
+
+fn ask_load_after(wire: Option<&wire::OutOfBandLoad>) -> Result<Option<Duration>, Reason> {
+    let Some(wire) = wire else {
+        return Ok(Some(ASK_LOAD_AFTER));
+    };
+    if wire.off {
+        return Ok(None);
+    }
+    let after = timeout("out_of_band_load.after", wire.after)?.unwrap_or(ASK_LOAD_AFTER);
+    Ok(Some(after.max(LEAST_ASK_LOAD_AFTER)))
 }
 
 fn isolation(wire: &wire::Isolation) -> Result<Option<Isolation>, Reason> {

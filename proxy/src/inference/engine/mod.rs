@@ -1,8 +1,9 @@
 //! What model servers say of their load, and what sidecars tell each other of it.
 //!
 //! The sidecar beside the model server reads the server's own metrics ([`page`]), and writes what it knows into the head of
-//! every response that goes to another sidecar ([`orca`]). Nothing is taken for idle because nothing is known of it.
+//! every response that goes to another sidecar ([`orca`]). Who has heard nothing for a while asks ([`ask`]). Nothing is taken for idle because nothing is known of it.
 
+pub(crate) mod ask;
 pub(crate) mod orca;
 pub(crate) mod page;
 pub(crate) mod scrape;

@@ -1,6 +1,7 @@
 //! Reads the metrics of the model servers behind this sidecar, again and again.
 //!
-//! On the control thread, one task for each served port, and never for a request: what came of it is in [`Signals`].
+//! On the control thread, one task for each served port, and never for a request: what came of it is in [`Signals`]. The same task
+//! follows the configuration for those who are asked ([`ask`]).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::MissedTickBehavior;
 use tracing::info;
 
-use super::{Engine, Figures, Scrape, Signals, page};
+use super::{Engine, Figures, Scrape, Signals, ask, page};
 use crate::address::Address;
 use crate::balance::below;
 use crate::policy::{EngineSource, InboundPort, Snapshot};
@@ -63,6 +64,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut running = HashMap::new();
+    let mut asking = HashMap::new();
     let mut seen: Option<Arc<Snapshot>> = None;
     loop {
         ticks.tick().await;
@@ -70,6 +72,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let is_seen = |seen: &Arc<Snapshot>| Arc::ptr_eq(seen, &snapshot);
         if !seen.as_ref().is_some_and(is_seen) {
             reconcile(&mut running, &snapshot);
+            ask::reconcile(&mut asking, &snapshot, &shared);
             seen = Some(snapshot);
         }
     }

@@ -187,6 +187,8 @@ catalog! {
         "Looks at the metrics of the model server behind this sidecar, by what came of them.");
     LOAD_REPORTS = counter("outrigger_load_reports_total", &["result"],
         "Load reports in responses of services for models, by what came of reading them.");
+    LOAD_QUESTIONS = counter("outrigger_load_questions_total", &["result"],
+        "Endpoints of services for models that were asked for their load, because nothing had been heard of it.");
     BUILD = gauge("outrigger_build_info", &["version"],
         "Always 1; the label is the program's version.");
     CPU = counter("process_cpu_seconds_total", &[],

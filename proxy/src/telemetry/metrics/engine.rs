@@ -34,18 +34,33 @@ impl Taken {
 
 /// Reports by what came of them.
 #[derive(Debug, Default)]
-pub struct LoadReports([AtomicU64; Taken::ALL.len()]);
+pub struct LoadReports {
+    taken: [AtomicU64; Taken::ALL.len()],
+    /// Questions that were answered, and those that were not.
+    asked: [AtomicU64; 2],
+}
 
 impl LoadReports {
     pub fn count(&self, taken: Taken) {
-        self.0[taken as usize].fetch_add(1, Relaxed);
+        self.taken[taken as usize].fetch_add(1, Relaxed);
+    }
+
+    /// An endpoint was asked for its load.
+    pub fn asked(&self, answered: bool) {
+        self.asked[usize::from(!answered)].fetch_add(1, Relaxed);
     }
 
     pub(super) fn write(&self, page: &mut Page) {
         for taken in Taken::ALL {
-            let count = self.0[taken as usize].load(Relaxed);
+            let count = self.taken[taken as usize].load(Relaxed);
             if count > 0 {
                 page.add(catalog::LOAD_REPORTS, &[taken.as_str()], count as f64);
+            }
+        }
+        for (result, count) in ["answered", "failed"].into_iter().zip(&self.asked) {
+            let count = count.load(Relaxed);
+            if count > 0 {
+                page.add(catalog::LOAD_QUESTIONS, &[result], count as f64);
             }
         }
     }

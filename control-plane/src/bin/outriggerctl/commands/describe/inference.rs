@@ -55,6 +55,12 @@ pub fn inference(spec: &Inference) -> String {
     if spec.expose_load() {
         lines.push("callers see load reports".to_owned());
     }
+    if let Some(asked) = spec.out_of_band_load {
+        lines.push(match asked.enabled() {
+            true => format!("endpoints are asked for their load after {}", asked.after()),
+            false => "endpoints are not asked for their load".to_owned(),
+        });
+    }
     lines.join("\n")
 }
 
