@@ -5,9 +5,9 @@
 BASE_URL with `--host` is how a client talks to a sidecar whose address it was given as base URL. Without it, and with
 HTTP_PROXY set, the same client goes through the sidecar as a forward proxy.
 
-Commands: chat, stream, embeddings, models, cancel. `cancel` starts a long stream, prints {"streaming": ...}, waits for
-a line on stdin, closes the stream, prints {"closed": ...} and stays until stdin ends, so that what frees the server is
-the closed stream and not the death of a process.
+Commands: chat, stream, answered, embeddings, models, cancel. `cancel` starts a long stream, prints {"streaming": ...},
+waits for a line on stdin, closes the stream, prints {"closed": ...} and stays until stdin ends, so that what frees the
+server is the closed stream and not the death of a process.
 """
 
 import argparse
@@ -50,6 +50,29 @@ def stream(client, model):
     show(text=text, completion_tokens=usage.completion_tokens, chunks=chunks)
 
 
+def answered(client, model):
+    """Who answered, by the answer and by the sidecar's word."""
+
+    def shown(raw, model, tokens):
+        header = raw.headers.get
+        return {
+            "model": model,
+            "completion_tokens": tokens,
+            "fallback": header("x-outrigger-fallback"),
+            "fallback_model": header("x-outrigger-fallback-model"),
+        }
+
+    create = client.chat.completions.with_raw_response.create
+    raw = create(model=model, messages=MESSAGES, max_tokens=TOKENS)
+    answer = raw.parse()
+    whole = shown(raw, answer.model, answer.usage.completion_tokens)
+    raw = create(
+        model=model, messages=MESSAGES, max_tokens=TOKENS, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(raw.parse())
+    show(whole=whole, stream=shown(raw, chunks[0].model, chunks[-1].usage.completion_tokens))
+
+
 def embeddings(client, model):
     answer = client.embeddings.create(model=model, input=["the sea", "a boat at sea"])
     assert len(answer.data) == 2
@@ -78,7 +101,8 @@ def cancel(client, model):
 
 
 def main():
-    commands = {"chat": chat, "stream": stream, "embeddings": embeddings, "models": models, "cancel": cancel}
+    known = [chat, stream, answered, embeddings, models, cancel]
+    commands = {command.__name__: command for command in known}
     arguments = argparse.ArgumentParser()
     arguments.add_argument("base_url")
     arguments.add_argument("command", choices=commands)

@@ -1,6 +1,9 @@
 //! A real LLM server behind the sidecars: llama.cpp with a tiny random model, called by the official OpenAI client.
 #![allow(clippy::unwrap_used)] // A test that cannot go on is to end.
 
+#[path = "llm/fallback.rs"]
+mod fallback;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
