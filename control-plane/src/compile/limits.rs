@@ -30,14 +30,18 @@ pub(super) fn of_callers(limits: Option<&Limits>) -> Option<wire::CallerLimits> 
 pub(super) fn of_servers(limits: Option<&Limits>) -> Option<wire::ServerLimits> {
     use wire::server_limits::Concurrency;
     let limits = limits?;
-    let concurrency = match (limits.concurrency, limits.adaptive) {
-        (Some(fixed), _) => Concurrency::Fixed(fixed),
-        (None, Some(adaptive)) => Concurrency::Adaptive(adaptive_limit(adaptive)),
-        (None, None) => return None,
+    let concurrency = match (limits.concurrency, limits.adaptive, limits.batch) {
+        (Some(fixed), ..) => Concurrency::Fixed(fixed),
+        (None, Some(adaptive), _) => Concurrency::Adaptive(adaptive_limit(adaptive)),
+        (None, None, Some(batch)) => Concurrency::Batch(batch_limit(batch)),
+        (None, None, None) => return None,
     };
     Some(wire::ServerLimits {
+        queue: match concurrency {
+            Concurrency::Batch(_) => Some(queue_of_batch(limits.queue.unwrap_or_default())),
+            _ => limits.queue.map(queue),
+        },
         concurrency: Some(concurrency),
-        queue: limits.queue.map(queue),
         priorities: limits.priorities.as_ref().map(priorities),
     })
 }
@@ -52,6 +56,27 @@ fn adaptive_limit(adaptive: model::AdaptiveLimit) -> wire::AdaptiveLimit {
         min_limit: adaptive.min_limit(),
         max_limit: adaptive.max_limit(),
         tolerance_percent: adaptive.tolerance_percent(),
+    }
+}
+
+fn batch_limit(batch: model::BatchLimit) -> wire::BatchLimit {
+    let learn = batch.learn.unwrap_or_default();
+    wire::BatchLimit {
+        size: batch.size.unwrap_or_default(),
+        head_room_percent: batch.head_room_percent(),
+        start: learn.start(),
+        max: learn.max(),
+    }
+}
+
+/// Waits are bounded before they begin: the queue has no target and no interval.
+fn queue_of_batch(queue: model::Queue) -> wire::Queue {
+    let queue = queue.of_batch();
+    wire::Queue {
+        max_length: queue.max_length(),
+        max_wait: duration(queue.max_wait()),
+        target: None,
+        interval: None,
     }
 }
 

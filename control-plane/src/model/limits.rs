@@ -30,10 +30,13 @@ pub struct Limits {
     /// Requests that the application of one endpoint has at a time. Enforced beside it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
-    /// As `concurrency`, found out from the latency. One of the two.
+    /// As `concurrency`, found out from the latency. One of the three.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adaptive: Option<AdaptiveLimit>,
-    /// Where requests wait that are above the concurrency. Unset: they are refused.
+    /// As `concurrency`, by the batch of a model server. One of the three.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchLimit>,
+    /// Where requests wait that are above the concurrency. Unset: they are refused; with `batch`, a queue of defaults.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<Queue>,
     /// Who goes first where not all can. Unset: all are equal.
@@ -120,6 +123,60 @@ impl AdaptiveLimit {
     }
 }
 
+/// A concurrency by the batch of a model server: `size` or `learn`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BatchLimit {
+    /// Requests that the server runs at the same time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u32>,
+    /// The size is found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learn: Option<LearnBatch>,
+    /// Requests beyond the batch, percent of it, and one at least. Default 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_room_percent: Option<u32>,
+}
+
+/// How the size of a batch is found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LearnBatch {
+    /// Until it is known. Default 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<u32>,
+    /// It is never taken for larger. Default 1024.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+}
+
+impl BatchLimit {
+    /// The value in effect.
+    pub fn head_room_percent(self) -> u32 {
+        self.head_room_percent.unwrap_or(10)
+    }
+}
+
+impl LearnBatch {
+    /// Default of `start`: what vLLM had as `max_num_seqs` for years.
+    pub const START: u32 = 256;
+    /// Default of `max`: vLLM's largest default.
+    pub const MAX: u32 = 1024;
+
+    /// The value in effect.
+    pub fn start(self) -> u32 {
+        // A maximum below the default lowers it.
+        self.start
+            .unwrap_or(Self::START.min(self.max.unwrap_or(Self::MAX)))
+    }
+
+    /// The value in effect.
+    pub fn max(self) -> u32 {
+        self.max
+            .unwrap_or(Self::MAX.max(self.start.unwrap_or(Self::START)))
+    }
+}
+
 /// Ways to find out a concurrency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -133,10 +190,10 @@ pub enum AdaptiveAlgorithm {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Queue {
-    /// Default 100.
+    /// Default 100; 1000 with `batch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_length: Option<u32>,
-    /// Default 1 s.
+    /// Default 1 s; 5 s with `batch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_wait: Option<Duration>,
     /// A wait that is all right while the queue stands. Default 5 ms.
@@ -148,6 +205,16 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// As it is in front of a batch, with the defaults filled in.
+    pub fn of_batch(self) -> Queue {
+        Queue {
+            max_length: Some(self.max_length.unwrap_or(1000)),
+            max_wait: Some(self.max_wait.unwrap_or(Duration::from_secs(5))),
+            target: None,
+            interval: None,
+        }
+    }
+
     /// The value in effect.
     pub fn max_length(self) -> u32 {
         self.max_length.unwrap_or(100)

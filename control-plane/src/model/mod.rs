@@ -59,8 +59,8 @@ pub use inference::{
 };
 pub use key::{Kind, ResourceKey, UnknownKind};
 pub use limits::{
-    AdaptiveAlgorithm, AdaptiveLimit, CallerPriority, EndpointLimits, Limits, Priorities, Priority,
-    Queue, Throttling,
+    AdaptiveAlgorithm, AdaptiveLimit, BatchLimit, CallerPriority, EndpointLimits, LearnBatch,
+    Limits, Priorities, Priority, Queue, Throttling,
 };
 pub use mesh::{AccessLog, MeshSpec, Mtls, MtlsMode, Telemetry, Tracing};
 pub use meta::{Labels, ObjectMeta};

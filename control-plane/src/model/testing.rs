@@ -265,6 +265,9 @@ fn service_spec() -> impl Strategy<Value = ServiceSpec> {
                 (outlier_detection, health_checks, inference),
             )| {
                 let (connect, tcp_idle, requests) = times;
+                // A batch is a model server's.
+                let batch = limits.as_ref().and_then(|limits| limits.batch);
+                let inference = inference.or(batch.map(|_| super::Inference::default()));
                 ServiceSpec {
                     hosts,
                     ports,

@@ -1239,14 +1239,14 @@ pub struct Throttling {
 /// What a server's sidecar lets through to its application.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ServerLimits {
-    /// Unset: what is above the limit is refused at once.
+    /// Unset: what is above the limit is refused at once; with `batch`, a queue of defaults.
     #[prost(message, optional, tag = "3")]
     pub queue: ::core::option::Option<Queue>,
     /// Unset: all requests have the same.
     #[prost(message, optional, tag = "4")]
     pub priorities: ::core::option::Option<Priorities>,
     /// Requests at a time. Never unset.
-    #[prost(oneof = "server_limits::Concurrency", tags = "1, 2")]
+    #[prost(oneof = "server_limits::Concurrency", tags = "1, 2, 120")]
     pub concurrency: ::core::option::Option<server_limits::Concurrency>,
 }
 /// Nested message and enum types in `ServerLimits`.
@@ -1259,6 +1259,9 @@ pub mod server_limits {
         Fixed(u32),
         #[prost(message, tag = "2")]
         Adaptive(super::AdaptiveLimit),
+        /// As many as a model server runs at the same time, and a few more.
+        #[prost(message, tag = "120")]
+        Batch(super::BatchLimit),
     }
 }
 /// A limit that follows the application's latency (to the response's head).
@@ -1316,16 +1319,33 @@ pub mod adaptive_limit {
         }
     }
 }
+/// A limit by the batch of a model server. What is above waits by its caller's fair share, or is refused at once with the
+/// wait that it would have had.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BatchLimit {
+    /// Requests that the server runs at the same time. 0: learnt from what it says of itself, else from its first tokens.
+    #[prost(uint32, tag = "120")]
+    pub size: u32,
+    /// Requests beyond the batch, percent of it, and one at least: the server always has one waiting when a place gets free. 0: 10.
+    #[prost(uint32, tag = "121")]
+    pub head_room_percent: u32,
+    /// Learnt: the batch until it is known. 0: 256.
+    #[prost(uint32, tag = "122")]
+    pub start: u32,
+    /// Learnt: the batch is never taken for larger. 0: 1024.
+    #[prost(uint32, tag = "123")]
+    pub max: u32,
+}
 /// Where requests wait for their turn.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Queue {
-    /// 0: 100.
+    /// 0: 100; 1000 with a limit by batch.
     #[prost(uint32, tag = "1")]
     pub max_length: u32,
-    /// Unset: 1 s.
+    /// Unset: 1 s; 5 s with a limit by batch.
     #[prost(message, optional, tag = "2")]
     pub max_wait: ::core::option::Option<::prost_types::Duration>,
-    /// A wait that is all right while the queue stands. Unset: 5 ms.
+    /// Target and interval play no part with a limit by batch. A wait that is all right while the queue stands. Unset: 5 ms.
     #[prost(message, optional, tag = "3")]
     pub target: ::core::option::Option<::prost_types::Duration>,
     /// A queue that was not empty for so long stands. Unset: 100 ms.

@@ -12,11 +12,13 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::batch::{Batch, BatchLimit};
 use super::gradient2::Gradient2;
 use super::priority::{Priorities, Priority};
-use super::queue::{Discipline, Queue, QueueSettings, Ticket};
+use super::queue::{Comer, Discipline, Queue, QueueSettings, Ticket};
 use super::refusals::{Limit, Refusals};
 use crate::balance::clock::{self, nanos};
+use crate::inference::engine::Figures;
 use crate::policy::{Concurrency, ServerLimits};
 use crate::telemetry::metrics::QueueWaits;
 
@@ -26,6 +28,32 @@ const FASTEST_FOR: u64 = 5_000_000_000;
 /// What is told to who waits.
 type Verdict = Result<Served, Limit>;
 type Teller = oneshot::Sender<Verdict>;
+
+/// Who wants a place.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ask {
+    pub priority: Priority,
+    /// When the caller gives up.
+    pub deadline: Option<Instant>,
+    /// How long it may take to the first byte of the answer, the wait included.
+    pub patience: Option<Duration>,
+    /// Where callers take turns: whose it is, and about how many tokens it costs.
+    pub share: Option<(u64, u32)>,
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub limit: Limit,
+    /// How long it would have had to wait, where that is known.
+    pub wait: Option<Duration>,
+}
+
+impl From<Limit> for Refused {
+    fn from(limit: Limit) -> Refused {
+        Refused { limit, wait: None }
+    }
+}
 
 /// The concurrency of one port's application. Shared by all workers and by all versions of the configuration.
 #[derive(Debug)]
@@ -44,35 +72,65 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Settings {
     pub limits: ServerLimits,
-    /// `None`: the limit is fixed.
+    /// `None`: the limit is fixed, or by batch.
     adaptive: Option<Gradient2>,
+    /// What is known of the batch, where the limit goes by it.
+    batch: Option<Arc<Batch>>,
 }
 
 impl Settings {
     fn new(limits: ServerLimits) -> Settings {
         let adaptive = match limits.concurrency {
-            Concurrency::Fixed(_) => None,
+            Concurrency::Fixed(_) | Concurrency::Batch(_) => None,
             Concurrency::Adaptive {
                 min,
                 max,
                 tolerance,
             } => Some(Gradient2::new(min, max, tolerance)),
         };
-        Settings { limits, adaptive }
+        let by_batch = matches!(limits.concurrency, Concurrency::Batch(_));
+        Settings {
+            limits,
+            adaptive,
+            batch: by_batch.then(Arc::default),
+        }
+    }
+
+    /// What is known of the model server's batch, where the limit goes by it.
+    pub fn batch(&self) -> Option<(&Arc<Batch>, &BatchLimit)> {
+        match (&self.batch, &self.limits.concurrency) {
+            (Some(batch), Concurrency::Batch(limit)) => Some((batch, limit)),
+            _ => None,
+        }
     }
 
     /// Requests at a time.
     pub fn limit(&self) -> u32 {
-        match (&self.adaptive, self.limits.concurrency) {
+        match (&self.adaptive, &self.limits.concurrency) {
             (Some(adaptive), _) => adaptive.limit(),
-            (None, Concurrency::Fixed(limit)) => limit,
-            (None, Concurrency::Adaptive { min, .. }) => min,
+            (None, Concurrency::Fixed(limit)) => *limit,
+            (None, Concurrency::Adaptive { min, .. }) => *min,
+            (None, Concurrency::Batch(limit)) => match &self.batch {
+                Some(batch) => batch.limit(limit),
+                None => limit.start,
+            },
         }
     }
 
     /// Requests of this priority at a time.
     fn limit_for(&self, priority: Priority) -> u32 {
         let limit = self.limit();
+        if let Some((batch, by)) = self.batch() {
+            // On top: what is kept free for them would be missing in the batch.
+            let (size, _) = batch.size(by);
+            return match &self.limits.priorities {
+                Some(priorities) if priority == Priority::Critical => {
+                    let reserved = (u64::from(size) * u64::from(priorities.reserved)).div_ceil(100);
+                    limit.saturating_add(reserved as u32)
+                }
+                _ => limit,
+            };
+        }
         let reserved = match &self.limits.priorities {
             Some(priorities) if priority != Priority::Critical => priorities.reserved,
             _ => return limit,
@@ -123,6 +181,9 @@ impl Gate {
         {
             settings.adaptive = Some(adaptive.copy());
         }
+        if let (Some(known), true) = (&before.batch, settings.batch.is_some()) {
+            settings.batch = Some(Arc::clone(known));
+        }
         self.settings.store(Arc::new(settings));
         // There may be more room, or no queue any more.
         self.serve_waiting();
@@ -153,24 +214,46 @@ impl Gate {
             .map_or(Priority::Default, of)
     }
 
-    /// Takes a place at the application, or waits for one. `deadline`: when the caller gives up.
+    /// Whether the size of a batch is to be learnt.
+    pub fn learns_batch(&self) -> bool {
+        let settings = self.settings.load();
+        settings
+            .batch()
+            .is_some_and(|(_, limit)| limit.size.is_none())
+    }
+
+    /// The model server behind it says how many requests it runs at a time.
+    pub fn engine_has(self: &Arc<Self>, places: u32) {
+        if let Some((batch, _)) = self.settings.load().batch() {
+            batch.told(places);
+        }
+    }
+
+    /// What the model server behind it says of its load.
+    pub fn engine_says(self: &Arc<Self>, figures: &Figures) {
+        if let Some((batch, _)) = self.settings.load().batch() {
+            batch.seen(figures);
+        } else {
+            return;
+        }
+        // It may have grown.
+        self.serve_waiting();
+    }
+
+    /// Takes a place at the application, or waits for one.
     ///
     /// # Errors
     /// What refused it, which is counted.
-    pub async fn enter(
-        self: &Arc<Self>,
-        priority: Priority,
-        deadline: Option<Instant>,
-    ) -> Result<Served, Limit> {
+    pub async fn enter(self: &Arc<Self>, ask: Ask) -> Result<Served, Refused> {
         // Nobody is overtaken.
         if self.waiting.load(SeqCst) == 0
-            && let Some(served) = self.try_enter(priority)
+            && let Some(served) = self.try_enter(ask.priority)
         {
             return Ok(served);
         }
-        let result = self.wait(priority, deadline).await;
-        if let Err(limit) = result {
-            self.refusals.count(limit);
+        let result = self.wait(ask).await;
+        if let Err(refused) = &result {
+            self.refusals.count(refused.limit);
         }
         result
     }
@@ -180,24 +263,24 @@ impl Gate {
         let taken = self.in_use.fetch_update(SeqCst, SeqCst, |in_use| {
             (in_use < most).then(|| in_use.saturating_add(1))
         });
-        taken.is_ok().then(|| Served {
+        taken.ok().map(|before| Served {
             gate: Arc::clone(self),
             begun_at: clock::now(),
+            among: before.saturating_add(1),
             judged: false,
         })
     }
 
-    async fn wait(
-        self: &Arc<Self>,
-        priority: Priority,
-        deadline: Option<Instant>,
-    ) -> Result<Served, Limit> {
+    async fn wait(self: &Arc<Self>, ask: Ask) -> Result<Served, Refused> {
         let Some(queue) = self.settings.load().limits.queue else {
-            return Err(Limit::Concurrency);
+            return Err(Limit::Concurrency.into());
         };
+        let Ask {
+            priority, deadline, ..
+        } = ask;
         let now = Instant::now();
         let (tell, told) = oneshot::channel();
-        let ticket = self.line_up(priority, deadline, &queue, tell)?;
+        let ticket = self.line_up(&ask, &queue, tell)?;
         let waiting = Waiting { gate: self, ticket };
         // There may have been room after all.
         self.serve_waiting();
@@ -213,39 +296,69 @@ impl Gate {
             None => Ok(told.await),
         };
         drop(waiting);
-        match verdict {
-            Ok(Ok(verdict)) => {
-                if verdict.is_ok() {
-                    self.waits.observe(priority, now.elapsed());
-                }
-                verdict
+        let limit = match verdict {
+            Ok(Ok(Ok(served))) => {
+                self.waits.observe(priority, now.elapsed());
+                return Ok(served);
             }
+            Ok(Ok(Err(limit))) => limit,
             // The teller is dropped without a word only with the gate.
-            Ok(Err(_)) => Err(Limit::Concurrency),
-            Err(_) => Err(limit),
-        }
+            Ok(Err(_)) => Limit::Concurrency,
+            Err(_) => limit,
+        };
+        let wait = self.expected_wait(&self.settings.load(), &self.queue(), &comer(&ask));
+        Err(Refused { limit, wait })
     }
 
-    fn line_up(
-        &self,
-        priority: Priority,
-        deadline: Option<Instant>,
-        settings: &QueueSettings,
-        tell: Teller,
-    ) -> Result<Ticket, Limit> {
-        let now = clock::now();
-        let deadline = deadline.map(|deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
-            now.saturating_add(nanos(left))
-        });
-        let discipline = Settings::discipline(*settings);
+    fn line_up(&self, ask: &Ask, queue: &QueueSettings, tell: Teller) -> Result<Ticket, Refused> {
+        let comer = comer(ask);
+        let settings = self.settings.load();
+        let discipline = Settings::discipline(*queue);
         let mut dropped = Vec::new();
-        let mut queue = self.queue();
-        let pushed = queue.push(priority, (now, deadline), &discipline, tell, &mut dropped);
-        self.note_length(&queue);
-        drop(queue);
+        let mut waiting = self.queue();
+        if let Some((batch, _)) = settings.batch()
+            && waiting.len() == 0
+        {
+            batch.moved(comer.now);
+        }
+        let wait = self.expected_wait(&settings, &waiting, &comer);
+        if let Some(wait) = wait
+            && self.is_too_long(wait, ask, queue, &comer)
+        {
+            return Err(Refused {
+                limit: Limit::ExpectedWait,
+                wait: Some(wait),
+            });
+        }
+        let pushed = waiting.push(&comer, &discipline, tell, &mut dropped);
+        self.note_length(&waiting);
+        drop(waiting);
         tell_dropped(dropped);
-        pushed.map_err(|(_, limit)| limit)
+        pushed.map_err(|(_, limit)| Refused { limit, wait })
+    }
+
+    /// How long somebody who lines up now will wait. `None`: it is not known.
+    fn expected_wait(
+        &self,
+        settings: &Settings,
+        queue: &Queue<Teller>,
+        comer: &Comer,
+    ) -> Option<Duration> {
+        let (batch, _) = settings.batch()?;
+        let limit = settings.limit_for(comer.priority);
+        let wait = batch.wait(comer.now, queue.ahead(comer), limit)?;
+        Some(Duration::from_nanos(wait))
+    }
+
+    /// Whether a wait is longer than the queue allows, than the caller waits for the answer, or than the answer may take to
+    /// begin; the last two by the application's fastest answer of late.
+    fn is_too_long(&self, wait: Duration, ask: &Ask, queue: &QueueSettings, comer: &Comer) -> bool {
+        let begun = wait.saturating_add(Duration::from_nanos(self.fastest.get()));
+        wait > queue.max_wait
+            || ask.patience.is_some_and(|patience| begun > patience)
+            || comer
+                .deadline
+                .is_some_and(|deadline| comer.now.saturating_add(nanos(begun)) > deadline)
     }
 
     /// Gives free places to those who wait.
@@ -286,6 +399,20 @@ impl Gate {
     }
 }
 
+fn comer(ask: &Ask) -> Comer {
+    let now = clock::now();
+    let deadline = ask.deadline.map(|deadline| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        now.saturating_add(nanos(left))
+    });
+    Comer {
+        priority: ask.priority,
+        now,
+        deadline,
+        share: ask.share,
+    }
+}
+
 fn tell_dropped(dropped: Vec<(Teller, Limit)>) {
     for (tell, limit) in dropped {
         // Who has left meanwhile does not listen.
@@ -314,6 +441,8 @@ impl Drop for Waiting<'_> {
 pub struct Served {
     gate: Arc<Gate>,
     begun_at: u64,
+    /// Requests that were there when it came, itself included.
+    among: u32,
     judged: bool,
 }
 
@@ -341,6 +470,15 @@ impl Served {
 
 impl Drop for Served {
     fn drop(&mut self) {
+        if let Some((batch, limit)) = self.gate.settings.load().batch() {
+            let now = clock::now();
+            batch.moved(now);
+            // What was not answered says nothing of how long answers take.
+            if self.judged {
+                let among = self.among.max(batch.limit(limit));
+                batch.ended(now.saturating_sub(self.begun_at), among);
+            }
+        }
         self.gate.in_use.fetch_sub(1, SeqCst);
         // Sequentially consistent on both sides: who lines up sees the free place, or is seen here.
         if self.gate.waiting.load(SeqCst) > 0 {
@@ -387,5 +525,7 @@ pub(crate) fn retry_after(gate: &Gate) -> Duration {
     Duration::from_secs(wait.as_secs().max(1))
 }
 
+#[cfg(test)]
+mod batching;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,9 @@
 
 use crate::balance::Connecting;
 
+mod batch;
 mod breaker;
+mod fair;
 mod gate;
 mod gcra;
 mod gradient2;
@@ -17,9 +19,10 @@ mod rate_limit;
 mod refusals;
 mod throttle;
 
+pub use batch::{Batch, BatchLimit, Source as BatchSource};
 pub use breaker::{Breaker, Counted, Permit, Usage};
 pub(crate) use gate::retry_after;
-pub use gate::{Gate, Served, Settings};
+pub use gate::{Ask, Gate, Refused, Served, Settings};
 pub use gcra::Rate;
 pub use gradient2::Gradient2;
 pub use keys::KeyTable;

@@ -5,11 +5,12 @@ use http::{HeaderMap, HeaderName};
 use crate::identity::{SpiffeId, SpiffePattern};
 
 /// How much a request matters. Lower sorts first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Priority {
     /// Served first, and from a share of its own.
     Critical,
+    #[default]
     Default,
     /// Served when nobody else waits; goes first when something must go.
     Sheddable,

@@ -26,10 +26,12 @@ pub enum Limit {
     /// It made room for what matters more.
     Shed,
     Rate,
+    /// It would have waited longer than it may.
+    ExpectedWait,
 }
 
 impl Limit {
-    pub const ALL: [Limit; 14] = [
+    pub const ALL: [Limit; 15] = [
         Limit::Connections,
         Limit::Pending,
         Limit::Requests,
@@ -44,6 +46,7 @@ impl Limit {
         Limit::QueueStanding,
         Limit::Shed,
         Limit::Rate,
+        Limit::ExpectedWait,
     ];
 
     /// The value of the label `limit`.
@@ -63,6 +66,7 @@ impl Limit {
             Limit::QueueStanding => "queue-standing",
             Limit::Shed => "shed",
             Limit::Rate => "rate",
+            Limit::ExpectedWait => "expected-wait",
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Answers that the proxy makes itself. The one place where a [`Reason`] becomes something that a client reads.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
 use super::headers;
@@ -55,11 +56,33 @@ pub(crate) fn reply_with(
     let mut response = match style {
         Style::Plain => plain(reason, status, detail),
         Style::Grpc => grpc(reason, grpc_code, detail),
-        Style::OpenAi => openai(reason, status, detail),
-        Style::Anthropic => anthropic(status, detail),
+        Style::OpenAi => json(status, &openai(reason, status, detail)),
+        Style::Anthropic => json(status, &anthropic(status, detail)),
     };
     let word = HeaderValue::from_static(reason.as_str());
     response.headers_mut().insert(headers::REASON, word);
+    response
+}
+
+/// The answer to a request that would have had to wait for so long: when to come again, for programs.
+pub(crate) fn busy(style: Style, detail: &str, wait: Duration) -> Response<Bytes> {
+    let reason = Reason::Overloaded;
+    let status = reason.status();
+    let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+    let with_wait = |mut body: serde_json::Value| {
+        body["error"]["expected_wait_ms"] = millis.into();
+        json(status, &body)
+    };
+    let mut response = match style {
+        Style::Plain | Style::Grpc => reply(reason, style, detail),
+        Style::OpenAi => with_wait(openai(reason, status, detail)),
+        Style::Anthropic => with_wait(anthropic(status, detail)),
+    };
+    let head = response.headers_mut();
+    head.insert(headers::REASON, HeaderValue::from_static(reason.as_str()));
+    head.insert(headers::EXPECTED_WAIT, HeaderValue::from(millis));
+    // Whole seconds are all there is (RFC 9110, section 10.2.3), and 0 would be at once.
+    head.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000).max(1)));
     response
 }
 
@@ -69,26 +92,25 @@ fn plain(reason: Reason, status: StatusCode, detail: &str) -> Response<Bytes> {
 }
 
 /// <https://platform.openai.com/docs/guides/error-codes>
-fn openai(reason: Reason, status: StatusCode, detail: &str) -> Response<Bytes> {
+fn openai(reason: Reason, status: StatusCode, detail: &str) -> serde_json::Value {
     let (kind, code) = match reason {
         // As OpenAI names a limit of tokens.
         Reason::TokenBudget => ("tokens", "token_budget_exceeded"),
         _ if status.is_client_error() => ("invalid_request_error", reason.as_str()),
         _ => ("server_error", reason.as_str()),
     };
-    let body = serde_json::json!({
+    serde_json::json!({
         "error": {
             "message": detail,
             "type": kind,
             "param": null,
             "code": code,
         }
-    });
-    with_body(status, "application/json", body.to_string())
+    })
 }
 
 /// <https://docs.anthropic.com/en/api/errors>
-fn anthropic(status: StatusCode, detail: &str) -> Response<Bytes> {
+fn anthropic(status: StatusCode, detail: &str) -> serde_json::Value {
     let kind = match status.as_u16() {
         401 => "authentication_error",
         403 => "permission_error",
@@ -100,10 +122,13 @@ fn anthropic(status: StatusCode, detail: &str) -> Response<Bytes> {
         504 => "timeout_error",
         _ => "api_error",
     };
-    let body = serde_json::json!({
+    serde_json::json!({
         "type": "error",
         "error": { "type": kind, "message": detail },
-    });
+    })
+}
+
+fn json(status: StatusCode, body: &serde_json::Value) -> Response<Bytes> {
     with_body(status, "application/json", body.to_string())
 }
 

@@ -196,6 +196,19 @@ impl Exchange {
         self.reply(response, Some(reason))
     }
 
+    /// Ends because there is too much to do: so long the request would have had to wait.
+    pub(crate) fn fail_busy(
+        self: Box<Self>,
+        detail: &str,
+        wait: Duration,
+    ) -> Response<ResponseBody> {
+        if self.is_client_gone() {
+            return self.fail(Reason::ClientGone, detail);
+        }
+        let response = errors::busy(self.style, detail, wait);
+        self.reply(response, Some(Reason::Overloaded))
+    }
+
     /// Ends with an answer of our own, with or without a reason.
     pub(crate) fn reply(
         mut self: Box<Self>,

@@ -11,6 +11,9 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 pub(crate) const REASON: HeaderName = HeaderName::from_static("x-outrigger-reason");
 /// The trace that the request belongs to; passed on as it is, unless the request is sampled.
 pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// From the sidecar that refuses a request: how long it would have waited for its turn, milliseconds.
+pub(crate) const EXPECTED_WAIT: HeaderName =
+    HeaderName::from_static("x-outrigger-expected-wait-ms");
 /// How often the request was sent; a request of the local application with this header asks for it.
 pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("x-outrigger-attempts");
 /// Which fallback gave the answer.

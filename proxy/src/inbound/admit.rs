@@ -1,12 +1,13 @@
 //! Whether a request is let through to the application: rate limits by the caller's proven identity, and the concurrency.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response};
 use tokio::time::Instant;
 
-use crate::admission::{Decision, Gate, Held, Limit, Report, Served, retry_after};
+use crate::admission::{Ask, Decision, Gate, Held, Refused, Report, Served, retry_after};
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::http::clock::Deadline;
@@ -55,14 +56,17 @@ pub(super) async fn admit(
         }
     }
     if let Some(gate) = &port.gate {
-        match enter(gate, request, caller, &mut exchange).await {
+        match enter(port, gate, request, caller, &mut exchange).await {
             Ok(served) => exchange.hold(Held::Served(served)),
-            Err(limit) => {
+            Err(Refused { limit, wait }) => {
                 let detail = format!(
                     "the application of {} has as much to do as it can: {}",
                     port.service,
                     limit.as_str()
                 );
+                if let Some(wait) = wait {
+                    return Err(exchange.fail_busy(&detail, wait));
+                }
                 let wait = retry_after(gate);
                 return Err(exchange.fail_with(
                     Reason::Overloaded,
@@ -78,21 +82,48 @@ pub(super) async fn admit(
 }
 
 async fn enter(
+    port: &InboundPort,
     gate: &Arc<Gate>,
     request: &Arrived,
     caller: Option<&SpiffeId>,
     exchange: &mut Exchange,
-) -> Result<Served, Limit> {
+) -> Result<Served, Refused> {
     let headers = &request.head.headers;
     let priority = gate.priority(|priorities| priorities.of(caller, headers));
     let deadline = Deadline::after(exchange.started(), request.timeout, Reason::Overloaded);
     let came = Instant::now();
-    let result = gate
-        .enter(priority, deadline.map(|deadline| deadline.at))
-        .await;
+    let mut ask = Ask {
+        priority,
+        deadline: deadline.map(|deadline| deadline.at),
+        ..Ask::default()
+    };
+    if let Some((batch, _)) = gate.settings().batch() {
+        ask.share = Some((batch.caller(caller), tokens(request)));
+        ask.patience = patience(port, request);
+    }
+    let result = gate.enter(ask).await;
     let waited = came.elapsed();
     exchange.log_turn(Turn { waited, priority });
     result
+}
+
+/// Tokens that a request is taken for where it does not say how many it wants.
+const USUAL_ANSWER: u32 = 256;
+
+/// About how much work a request is: its prompt, and as long an answer as it allows.
+fn tokens(request: &Arrived) -> u32 {
+    let Some(model) = &request.model else {
+        return USUAL_ANSWER;
+    };
+    let answer = model.max_tokens.unwrap_or(USUAL_ANSWER);
+    let answers = answer.saturating_mul(model.choices.max(1));
+    model.prompt_tokens.unwrap_or(0).saturating_add(answers)
+}
+
+/// How long the first token of a stream may take.
+fn patience(port: &InboundPort, request: &Arrived) -> Option<Duration> {
+    let first_token = port.inference.as_ref()?.streams.first_token?;
+    request.model.as_ref()?.stream.then_some(first_token)
 }
 
 fn facts<'a>(port: &InboundPort, request: &'a Arrived) -> RequestFacts<'a> {

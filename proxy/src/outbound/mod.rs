@@ -8,6 +8,7 @@ mod filters;
 mod first_token;
 mod hedge;
 mod models;
+mod moves;
 mod outside;
 pub(crate) mod request;
 mod retry;

@@ -23,6 +23,10 @@ use crate::telemetry::metrics::{RequestMetrics, RetryCause, RetryRefusal};
 /// gone at the same time one of three others is most likely there; more would only make a dead service slow to say so.
 const SAFE_RETRIES: u32 = 3;
 
+/// How often a request that an endpoint refused because of the wait there goes to another one. Of three endpoints, chosen by their
+/// load, one has room where any of many has; more would only bring what is full more work.
+const MOST_MOVES: u32 = 2;
+
 /// Bytes of a body that are kept for a replay where the route has no retries of its own: a refused connection must not
 /// surface because the request had a body. The default of routes that have.
 const DEFAULT_KEPT: usize = 64 * 1024;
@@ -67,7 +71,8 @@ impl<'a> Retries<'a> {
     pub(super) fn new(call: &Call<'a>, end: Option<Instant>) -> Retries<'a> {
         let rule = call.rule;
         // Once for each request, wherever it goes.
-        let pays = rule.retry.is_some() || rule.recovery.hedge.is_some();
+        let for_model = call.backend.upstream.inference.is_some();
+        let pays = rule.retry.is_some() || rule.recovery.hedge.is_some() || for_model;
         if pays && call.since.is_none() {
             rule.budget.deposit();
         }
@@ -160,6 +165,25 @@ impl<'a> Retries<'a> {
             asked => asked,
         };
         self.by_policy(retry, cause, unprocessed, asked)
+    }
+
+    /// After a refusal by an endpoint that has too much to do: nothing was begun, so another endpoint is asked at once, without
+    /// a policy and within its budget. `moves`: how often that was done.
+    pub(super) fn after_refusal(&mut self, moves: u32, others: bool) -> Next {
+        if !others {
+            return Next::Stop;
+        }
+        if moves >= MOST_MOVES {
+            return self.refuse(RetryRefusal::Attempts);
+        }
+        if !self.body.can_repeat() {
+            return self.refuse(RetryRefusal::BodyTooLarge);
+        }
+        if !self.rule.budget.try_withdraw() {
+            return self.refuse(RetryRefusal::Budget);
+        }
+        self.metrics.retries.made(RetryCause::Busy);
+        Next::Again(Duration::ZERO)
     }
 
     fn safely(&mut self, cause: RetryCause) -> Next {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::first_token::{LOST, first_token};
+use super::moves::{self, Moves};
 use super::retry::{self, Next, Retries};
 use super::{admit, fallback, hedge, outside, verdict};
 use crate::balance::{Endpoint, InFlight};
@@ -166,6 +167,7 @@ async fn try_endpoints(
     let end = deadline.map(|deadline| deadline.at);
     let mut retries = Retries::new(call, end);
     let mut tried = Vec::new();
+    let mut moves = Moves::default();
     // Once: there may be no other endpoint.
     let mut chosen_again = false;
     loop {
@@ -218,6 +220,7 @@ async fn try_endpoints(
             result = Box::pin(first_token(call, model, response, begun, end)).await;
         }
         let from_sidecar = endpoint.mtls;
+        let mut busy = None;
         let next = match &mut result {
             // The clock that it was told of is ours.
             Ok(response) if end.is_some() && from_sidecar && is_too_late(response) => {
@@ -229,7 +232,8 @@ async fn try_endpoints(
             }
             Ok(response) => {
                 verdict::response(response, from_sidecar, &mut in_flight);
-                if !(from_sidecar && admit::is_rate_limited(response.headers())) {
+                busy = moves::refused(response.headers(), from_sidecar);
+                if busy.is_none() && !(from_sidecar && admit::is_rate_limited(response.headers())) {
                     judge(response, &mut in_flight);
                 }
                 call.affinity.answered(&endpoint);
@@ -243,6 +247,17 @@ async fn try_endpoints(
                         in_flight.fault(Fault::Gateway);
                     }
                     next
+                } else if let Some(wait) = busy {
+                    in_flight.failed_for(wait);
+                    tried.push(endpoint);
+                    let others = call.has_others(&tried);
+                    match moves.next(&mut retries, others) {
+                        Next::Stop if call.rule.retry.is_some() => {
+                            busy = None;
+                            retries.after_response(response, false, others)
+                        }
+                        next => next,
+                    }
                 } else if unprocessed || call.rule.retry.is_some() {
                     tried.push(endpoint);
                     let others = call.has_others(&tried);
@@ -266,8 +281,11 @@ async fn try_endpoints(
         };
         match next {
             Next::Again(pause) => {
-                // The response, if there was one, and its stream are given up before the pause.
-                drop((result, in_flight));
+                match (busy, result) {
+                    (Some(wait), Ok(response)) => moves.keep(wait, response, in_flight),
+                    // The response, if there was one, and its stream are given up before the pause.
+                    (_, result) => drop((result, in_flight)),
+                }
                 if !pause.is_zero() {
                     tokio::time::sleep(pause).await;
                 }
@@ -277,11 +295,14 @@ async fn try_endpoints(
                     exchange.log_not_retried(why.as_str());
                 }
                 return match result {
-                    Ok(response) => Ok(Answer {
-                        response,
-                        in_flight,
-                        from_sidecar,
-                    }),
+                    Ok(response) => {
+                        let (response, in_flight) = moves.best(response, in_flight, from_sidecar);
+                        Ok(Answer {
+                            response,
+                            in_flight,
+                            from_sidecar,
+                        })
+                    }
                     Err(failure) => Err(failure.reason),
                 };
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::admission::{Priorities, QueueSettings};
+use crate::admission::{BatchLimit, Priorities, QueueSettings};
 
 /// What this sidecar may have under way to a service. `None`: no limit.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,4 +41,6 @@ pub enum Concurrency {
         /// Latency over its average above which the limit falls.
         tolerance: f64,
     },
+    /// By the batch of a model server.
+    Batch(BatchLimit),
 }

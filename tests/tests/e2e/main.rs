@@ -1,6 +1,7 @@
 //! The product from outside: real processes, real sockets, one mesh for each test.
 #![allow(clippy::unwrap_used)] // A test that cannot go on is to end.
 
+mod admission;
 mod bad_config;
 mod balancing;
 mod connections;

@@ -49,6 +49,37 @@ fn limits_go_to_the_side_that_they_are_for() {
 }
 
 #[test]
+fn a_limit_by_batch_has_a_queue_of_its_own_defaults() {
+    let mut bench = bench();
+    let batch = |bench: &mut Bench, limits: &str| {
+        let spec =
+            format!("{{ports: [{{port: 80, protocol: http}}], inference: {{}}, limits: {limits}}}");
+        bench.put(&service("chat", &spec));
+        let limits = inbound(bench, "default/chat")[0].limits.clone().unwrap();
+        match limits.concurrency {
+            Some(Concurrency::Batch(batch)) => (batch, limits.queue.unwrap()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let (declared, queue) = batch(&mut bench, "{batch: {size: 32}}");
+    assert_eq!((declared.size, declared.head_room_percent), (32, 10));
+    assert_eq!(
+        (queue.max_length, queue.max_wait.unwrap().seconds),
+        (1000, 5)
+    );
+    assert_eq!((queue.target, queue.interval), (None, None));
+    let limits = "{batch: {learn: {max: 100}, headRoomPercent: 25}, queue: {maxWait: 9s}}";
+    let (learnt, queue) = batch(&mut bench, limits);
+    // The default start gives way.
+    assert_eq!((learnt.size, learnt.start, learnt.max), (0, 100, 100));
+    assert_eq!(learnt.head_room_percent, 25);
+    assert_eq!(
+        (queue.max_length, queue.max_wait.unwrap().seconds),
+        (1000, 9)
+    );
+}
+
+#[test]
 fn a_rate_limit_follows_its_services() {
     let rate_limit = |name: &str, spec: &str| of_kind("RateLimit", name, spec);
     let mut bench = bench();

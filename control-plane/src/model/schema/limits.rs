@@ -47,6 +47,48 @@ fn check_bounds(members: &Map<String, Value>, report: &mut Report) {
     }
 }
 
+static LEARN: Object = Object::with_rule(
+    &[
+        Field::optional("start", LIMIT),
+        Field::optional("max", LIMIT),
+    ],
+    check_start,
+);
+
+fn check_start(members: &Map<String, Value>, report: &mut Report) {
+    let read = |name| members.get(name).and_then(Value::as_u64);
+    if let (Some(start), Some(max)) = (read("start"), read("max"))
+        && max < start
+    {
+        let message = format!("{max} is less than start, which is {start}");
+        report.problem_at("max", message);
+    }
+}
+
+static BATCH: Object = Object::with_rule(
+    &[
+        Field::optional("size", LIMIT),
+        Field::optional("learn", Shape::Object(&LEARN)),
+        // More than the batch once more is a queue that nobody orders.
+        Field::optional("headRoomPercent", Shape::Integer(1, 100)),
+    ],
+    check_batch,
+);
+
+fn check_batch(members: &Map<String, Value>, report: &mut Report) {
+    let has = |name| members.get(name).is_some_and(|value| !value.is_null());
+    match (has("size"), has("learn")) {
+        (true, true) => report.problem_at(
+            "learn",
+            "cannot stand beside size: the batch is declared or learnt; remove one of the two",
+        ),
+        (false, false) => {
+            report.problem("has neither size nor learn; add for example size: 32, or learn: {}")
+        }
+        _ => {}
+    }
+}
+
 const WAIT: Shape = Shape::Duration(Duration::from_millis(1), Duration::from_secs(600));
 static QUEUE: Object = Object::with_rule(
     &[
@@ -133,6 +175,7 @@ pub(super) static LIMITS: Object = Object::with_rule(
         Field::optional("throttling", Shape::Object(&THROTTLING)),
         Field::optional("concurrency", LIMIT),
         Field::optional("adaptive", Shape::Object(&ADAPTIVE)),
+        Field::optional("batch", Shape::Object(&BATCH)),
         Field::optional("queue", Shape::Object(&QUEUE)),
         Field::optional("priorities", Shape::Object(&PRIORITIES)),
     ],
@@ -148,6 +191,21 @@ fn check_concurrency(members: &Map<String, Value>, report: &mut Report) {
             "cannot stand beside concurrency: the limit is fixed or found out; remove one of the two",
         );
     }
+    if has("batch") {
+        if has("concurrency") || has("adaptive") {
+            let message =
+                "cannot stand beside concurrency or adaptive: there is one limit; keep one of them";
+            report.problem_at("batch", message);
+        }
+        let queue = members.get("queue").and_then(Value::as_object);
+        for name in ["target", "interval"] {
+            if queue.is_some_and(|queue| queue.get(name).is_some_and(|value| !value.is_null())) {
+                let message = "plays no part with batch, where waits are bounded before they begin; remove it, and set maxWait";
+                report.within("queue", |report| report.problem_at(name, message));
+            }
+        }
+        return;
+    }
     if has("concurrency") || has("adaptive") {
         return;
     }
@@ -159,5 +217,17 @@ fn check_concurrency(members: &Map<String, Value>, report: &mut Report) {
                 format!("does nothing without a limit of the concurrency; add for example concurrency: {example}, or adaptive: {{}}"),
             );
         }
+    }
+}
+
+/// A batch is a model server's. Of the whole spec.
+pub(super) fn check_batch_has_model(members: &Map<String, Value>, report: &mut Report) {
+    let has = |members: &Map<String, Value>, name: &str| {
+        members.get(name).is_some_and(|value| !value.is_null())
+    };
+    let limits = members.get("limits").and_then(Value::as_object);
+    if limits.is_some_and(|limits| has(limits, "batch")) && !has(members, "inference") {
+        let message = "is for model servers, and this service has no inference; add for example inference: {engine: {}}, or use concurrency";
+        report.within("limits", |report| report.problem_at("batch", message));
     }
 }

@@ -9,7 +9,7 @@ use super::connection_pool::CONNECTION_POOL;
 use super::egress;
 use super::health::{HEALTH_CHECKS, OUTLIER_DETECTION, check_ports};
 use super::inference::INFERENCE;
-use super::limits::LIMITS;
+use super::limits::{LIMITS, check_batch_has_model};
 use super::report::Report;
 use super::shape::{Field, List, Object, Shape};
 use crate::model::Duration;
@@ -91,7 +91,13 @@ static TIMEOUTS: Object = Object::new(&[
     Field::optional("tcpLifetime", TIMEOUT),
 ]);
 
-pub(super) static SPEC: Object = Object::with_rule(FIELDS, check_ports);
+pub(super) static SPEC: Object = Object::with_rule(FIELDS, check_spec);
+
+fn check_spec(members: &Map<String, Value>, report: &mut Report) {
+    check_ports(members, report);
+    check_batch_has_model(members, report);
+}
+
 const FIELDS: &[Field] = &[
     Field::optional("hosts", Shape::List(&HOSTS)),
     Field::required("ports", Shape::List(&PORTS)),

@@ -170,6 +170,23 @@ fn limits_that_cannot_be_meant() {
         4
     );
     assert_eq!(
+        problems(
+            json!({"batch": {"size": 4, "learn": {"start": 9, "max": 3}}, "adaptive": {}, "queue": {"target": "1ms"}})
+        ),
+        [
+            "spec.limits.batch.learn.max: 3 is less than start, which is 9",
+            "spec.limits.batch.learn: cannot stand beside size: the batch is declared or learnt; remove one of the two",
+            "spec.limits.batch: cannot stand beside concurrency or adaptive: there is one limit; keep one of them",
+            "spec.limits.queue.target: plays no part with batch, where waits are bounded before they begin; remove it, and set maxWait",
+            "spec.limits.batch: is for model servers, and this service has no inference; add for example inference: {engine: {}}, or use concurrency",
+        ]
+    );
+    let neither = problems(json!({"batch": {}}));
+    assert!(
+        neither[0].ends_with("has neither size nor learn; add for example size: 32, or learn: {}"),
+        "{neither:?}"
+    );
+    assert_eq!(
         problems(json!({"retries": 0, "concurrency": 1, "queue": {}})),
         Vec::<String>::new()
     );

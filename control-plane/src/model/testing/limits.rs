@@ -7,8 +7,9 @@ use proptest::sample::{select, subsequence};
 
 use super::{name, route_match};
 use crate::model::{
-    AdaptiveAlgorithm, AdaptiveLimit, CallerPriority, Duration, EndpointLimits, Limits, Priorities,
-    Priority, Queue, RateLimit, RateLimitReport, RateLimitSpec, Resource, TargetRef, Throttling,
+    AdaptiveAlgorithm, AdaptiveLimit, BatchLimit, CallerPriority, Duration, EndpointLimits,
+    LearnBatch, Limits, Priorities, Priority, Queue, RateLimit, RateLimitReport, RateLimitSpec,
+    Resource, TargetRef, Throttling,
 };
 
 fn limit() -> impl Strategy<Value = Option<u32>> {
@@ -65,19 +66,43 @@ fn concurrency() -> impl Strategy<Value = Limits> {
             tolerance_percent,
         },
     );
-    let none = (None, None);
+    let learn = (of(1u32..100), any::<bool>()).prop_map(|(start, bounded)| LearnBatch {
+        start,
+        max: bounded.then_some(start.unwrap_or(1) + 10),
+    });
+    let batch = (
+        prop_oneof![(1u32..1000).prop_map(Ok), learn.prop_map(Err)],
+        of(1u32..=100),
+    )
+        .prop_map(|(size, head_room_percent)| BatchLimit {
+            size: size.ok(),
+            learn: size.err(),
+            head_room_percent,
+        });
+    let none = (None, None, None);
     let concurrency = prop_oneof![
         Just(none),
-        (1u32..1000).prop_map(|fixed| (Some(fixed), None)),
-        adaptive.prop_map(|adaptive| (None, Some(adaptive))),
+        (1u32..1000).prop_map(|fixed| (Some(fixed), None, None)),
+        adaptive.prop_map(|adaptive| (None, Some(adaptive), None)),
+        batch.prop_map(|batch| (None, None, Some(batch))),
     ];
     (concurrency, of(queue), of(priorities)).prop_map(
-        |((concurrency, adaptive), queue, priorities)| {
+        |((concurrency, adaptive, batch), queue, priorities)| {
             // They stand beside a concurrency only.
-            let is_limited = concurrency.is_some() || adaptive.is_some();
+            let is_limited = concurrency.is_some() || adaptive.is_some() || batch.is_some();
+            // These play no part in front of a batch.
+            let queue = queue.map(|queue| match batch {
+                Some(_) => Queue {
+                    target: None,
+                    interval: None,
+                    ..queue
+                },
+                None => queue,
+            });
             Limits {
                 concurrency,
                 adaptive,
+                batch,
                 queue: queue.filter(|_| is_limited),
                 priorities: priorities.filter(|_| is_limited),
                 ..Limits::default()

@@ -47,13 +47,23 @@ pub(super) fn concurrency(gate: &Gate) -> Value {
     });
     json!({
         "concurrency": settings.limit(),
+        "batch": settings.batch().map(|(batch, limit)| {
+            let (size, source) = batch.size(limit);
+            json!({
+                "size": size,
+                "source": source.as_str(),
+                "head_room_percent": limit.head_room,
+                "turn_ms": batch.turn().map(|turn| (turn.as_secs_f64() * 1e6).round() / 1e3),
+            })
+        }),
         "in_use": gate.in_use(),
         "waiting": gate.waiting(),
         "queue": limits.queue.map(|queue| json!({
             "max_length": queue.max_length,
             "max_wait_ms": millis(queue.max_wait),
-            "target_ms": millis(queue.target),
-            "interval_ms": millis(queue.interval),
+            // In front of a batch there is no such thing.
+            "target_ms": settings.batch().is_none().then(|| millis(queue.target)),
+            "interval_ms": settings.batch().is_none().then(|| millis(queue.interval)),
         })),
         "priorities": priorities,
     })

@@ -28,30 +28,38 @@ async fn is_pending<F: Future>(future: &mut std::pin::Pin<&mut F>) -> bool {
     std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
 }
 
+fn ask(priority: Priority, deadline: Option<Instant>) -> Ask {
+    Ask {
+        priority,
+        deadline,
+        ..Ask::default()
+    }
+}
+
 const DEFAULT: Priority = Priority::Default;
 
 #[tokio::test(start_paused = true)]
 async fn without_a_queue_what_is_above_is_refused() {
     let gate = gate(limits(2, None));
-    let first = gate.enter(DEFAULT, None).await.unwrap();
-    let _second = gate.enter(DEFAULT, None).await.unwrap();
-    let refused = gate.enter(DEFAULT, None).await.unwrap_err();
+    let first = gate.enter(ask(DEFAULT, None)).await.unwrap();
+    let _second = gate.enter(ask(DEFAULT, None)).await.unwrap();
+    let refused = gate.enter(ask(DEFAULT, None)).await.unwrap_err().limit;
     assert_eq!(refused, Limit::Concurrency);
     assert_eq!(gate.refusals.get(Limit::Concurrency), 1);
     drop(first);
-    assert!(gate.enter(DEFAULT, None).await.is_ok());
+    assert!(gate.enter(ask(DEFAULT, None)).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_place_that_gets_free_goes_to_who_waits() {
     let gate = gate(limits(1, Some(10)));
-    let first = gate.enter(DEFAULT, None).await.unwrap();
-    let mut waiting = pin!(gate.enter(DEFAULT, None));
+    let first = gate.enter(ask(DEFAULT, None)).await.unwrap();
+    let mut waiting = pin!(gate.enter(ask(DEFAULT, None)));
     assert!(is_pending(&mut waiting).await);
     assert_eq!((gate.in_use(), gate.waiting()), (1, 1));
     // Who comes later does not overtake.
     drop(first);
-    let mut later = pin!(gate.enter(DEFAULT, None));
+    let mut later = pin!(gate.enter(ask(DEFAULT, None)));
     assert!(is_pending(&mut later).await);
     let second = waiting.await.unwrap();
     assert_eq!(gate.in_use(), 1);
@@ -63,13 +71,13 @@ async fn a_place_that_gets_free_goes_to_who_waits() {
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever() {
     let gate = gate(limits(1, Some(10)));
-    let _first = gate.enter(DEFAULT, None).await.unwrap();
+    let _first = gate.enter(ask(DEFAULT, None)).await.unwrap();
     let begun = Instant::now();
-    let refused = gate.enter(DEFAULT, None).await.unwrap_err();
+    let refused = gate.enter(ask(DEFAULT, None)).await.unwrap_err().limit;
     assert_eq!(refused, Limit::QueueWait);
     assert_eq!(begun.elapsed(), Duration::from_secs(1));
     let deadline = Some(Instant::now() + Duration::from_millis(300));
-    let refused = gate.enter(DEFAULT, deadline).await.unwrap_err();
+    let refused = gate.enter(ask(DEFAULT, deadline)).await.unwrap_err().limit;
     assert_eq!(refused, Limit::QueueDeadline);
     assert_eq!(begun.elapsed(), Duration::from_millis(1300));
     assert_eq!(gate.waiting(), 0);
@@ -85,12 +93,12 @@ async fn part_of_it_is_for_critical_requests() {
     });
     let gate = gate(limits);
     let mut held = Vec::new();
-    while let Ok(served) = gate.enter(DEFAULT, None).await {
+    while let Ok(served) = gate.enter(ask(DEFAULT, None)).await {
         held.push(served);
     }
     // A quarter, rounded up.
     assert_eq!(held.len(), 7);
-    while let Ok(served) = gate.enter(Priority::Critical, None).await {
+    while let Ok(served) = gate.enter(ask(Priority::Critical, None)).await {
         held.push(served);
     }
     assert_eq!(held.len(), 10);
@@ -99,16 +107,16 @@ async fn part_of_it_is_for_critical_requests() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_that_is_raised_lets_who_waits_in() {
     let gate = gate(limits(1, Some(10)));
-    let _first = gate.enter(DEFAULT, None).await.unwrap();
-    let mut waiting = pin!(gate.enter(DEFAULT, None));
+    let _first = gate.enter(ask(DEFAULT, None)).await.unwrap();
+    let mut waiting = pin!(gate.enter(ask(DEFAULT, None)));
     assert!(is_pending(&mut waiting).await);
     gate.set(limits(2, Some(10)));
     let _second = waiting.await.unwrap();
-    let mut waiting = pin!(gate.enter(DEFAULT, None));
+    let mut waiting = pin!(gate.enter(ask(DEFAULT, None)));
     assert!(is_pending(&mut waiting).await);
     // The queue is taken away.
     gate.set(limits(2, None));
-    assert_eq!(waiting.await.unwrap_err(), Limit::Concurrency);
+    assert_eq!(waiting.await.unwrap_err().limit, Limit::Concurrency);
     assert_eq!(gate.waiting(), 0);
 }
 
@@ -150,7 +158,7 @@ proptest! {
                         let gate = Arc::clone(&gate);
                         requests.push(tokio::spawn(async move {
                             let priority = Priority::ALL[usize::from(priority)];
-                            if let Ok(mut served) = gate.enter(priority, None).await {
+                            if let Ok(mut served) = gate.enter(ask(priority, None)).await {
                                 served.first_byte();
                                 std::future::pending::<()>().await;
                             }

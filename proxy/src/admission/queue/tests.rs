@@ -12,9 +12,18 @@ const DISCIPLINE: Discipline = Discipline {
 type Names = Queue<&'static str>;
 type Dropped = Vec<(&'static str, Limit)>;
 
+fn comer(priority: Priority, at: u64, deadline: Option<u64>) -> Comer {
+    Comer {
+        priority,
+        now: at * MS,
+        deadline: deadline.map(|at| at * MS),
+        share: None,
+    }
+}
+
 fn push(queue: &mut Names, at: u64, name: &'static str, priority: Priority) -> Dropped {
     let mut dropped = Vec::new();
-    let pushed = queue.push(priority, (at * MS, None), &DISCIPLINE, name, &mut dropped);
+    let pushed = queue.push(&comer(priority, at, None), &DISCIPLINE, name, &mut dropped);
     dropped.extend(pushed.err());
     dropped
 }
@@ -103,8 +112,8 @@ fn what_cannot_meet_its_deadline_is_dropped_at_its_turn() {
     let mut queue = Names::default();
     let mut dropped = Vec::new();
     for (name, deadline) in [("late", 30), ("hopeless", 60), ("fine", 61)] {
-        let times = (0, Some(deadline * MS));
-        let pushed = queue.push(Priority::Default, times, &DISCIPLINE, name, &mut dropped);
+        let comer = comer(Priority::Default, 0, Some(deadline));
+        let pushed = queue.push(&comer, &DISCIPLINE, name, &mut dropped);
         pushed.unwrap();
     }
     // It takes 20 ms at least.
@@ -124,10 +133,8 @@ fn who_leaves_is_gone() {
     let mut queue = Names::default();
     let mut dropped = Vec::new();
     let mut ticket = |name| {
-        let times = (0, None);
-        queue
-            .push(Priority::Default, times, &DISCIPLINE, name, &mut dropped)
-            .unwrap()
+        let comer = comer(Priority::Default, 0, None);
+        queue.push(&comer, &DISCIPLINE, name, &mut dropped).unwrap()
     };
     let (a, b) = (ticket("a"), ticket("b"));
     assert!(queue.remove(a));

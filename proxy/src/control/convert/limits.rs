@@ -7,7 +7,9 @@ use outrigger_proto::dataplane::v1 as wire;
 
 use super::service::one_match;
 use super::{Reason, known, list, service_name, timeout};
-use crate::admission::{CallerPriority, KeyPart, Priorities, Priority, QueueSettings, Rate};
+use crate::admission::{
+    BatchLimit, CallerPriority, KeyPart, Priorities, Priority, QueueSettings, Rate,
+};
 use crate::policy::{CallerLimits, Concurrency, Match, ServerLimits};
 
 /// The contract's defaults.
@@ -20,6 +22,11 @@ const MAX_LENGTH: u32 = 100;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 const TARGET: Duration = Duration::from_millis(5);
 const INTERVAL: Duration = Duration::from_millis(100);
+const HEAD_ROOM_PERCENT: u32 = 10;
+const START: u32 = 256;
+const MAX_BATCH: u32 = 1024;
+const MAX_LENGTH_OF_BATCH: u32 = 1000;
+const MAX_WAIT_OF_BATCH: Duration = Duration::from_secs(5);
 const PRIORITY_HEADER: &str = "x-outrigger-priority";
 const MAX_KEYS: u32 = 10_000;
 
@@ -95,14 +102,18 @@ pub(super) fn of_servers(
         return Ok(None);
     };
     let concurrency = match &wire.concurrency {
-        None => return Err("limits.concurrency: neither fixed nor adaptive".into()),
+        None => return Err("limits.concurrency: neither fixed, adaptive nor batch".into()),
         Some(From::Fixed(0)) => return Err("limits.fixed: 0 lets nothing through".into()),
         Some(From::Fixed(limit)) => Concurrency::Fixed(*limit),
         Some(From::Adaptive(adaptive)) => adaptive_limit(adaptive)?,
+        Some(From::Batch(batch)) => batch_limit(batch)?,
     };
     Ok(Some(ServerLimits {
+        queue: match concurrency {
+            Concurrency::Batch(_) => Some(queue_of_batch(wire.queue.unwrap_or_default())?),
+            _ => wire.queue.as_ref().map(queue).transpose()?,
+        },
         concurrency,
-        queue: wire.queue.as_ref().map(queue).transpose()?,
         priorities: wire.priorities.as_ref().map(priorities).transpose()?,
     }))
 }
@@ -124,6 +135,47 @@ fn adaptive_limit(wire: &wire::AdaptiveLimit) -> Result<Concurrency, Reason> {
         min,
         max,
         tolerance,
+    })
+}
+
+fn batch_limit(wire: &wire::BatchLimit) -> Result<Concurrency, Reason> {
+    let (start, max) = (or(wire.start, START), or(wire.max, MAX_BATCH));
+    if max < start {
+        return Err(format!("limits.batch.max: {max} is below start, {start}"));
+    }
+    let head_room = or(wire.head_room_percent, HEAD_ROOM_PERCENT);
+    if head_room > 100 {
+        return Err(format!(
+            "limits.batch.head_room_percent: {head_room} is above 100"
+        ));
+    }
+    Ok(Concurrency::Batch(BatchLimit {
+        size: (wire.size > 0).then_some(wire.size),
+        head_room,
+        start,
+        max,
+    }))
+}
+
+/// Waits are bounded before they begin: the queue never stands.
+fn queue_of_batch(wire: wire::Queue) -> Result<QueueSettings, Reason> {
+    let wire = wire::Queue {
+        max_length: or(wire.max_length, MAX_LENGTH_OF_BATCH),
+        target: None,
+        interval: None,
+        ..wire
+    };
+    let is_unset = wire.max_wait.is_none();
+    let queue = queue(&wire)?;
+    Ok(QueueSettings {
+        max_wait: if is_unset {
+            MAX_WAIT_OF_BATCH
+        } else {
+            queue.max_wait
+        },
+        target: Duration::MAX,
+        interval: Duration::MAX,
+        ..queue
     })
 }
 

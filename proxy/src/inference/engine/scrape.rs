@@ -44,6 +44,9 @@ const AGENT: HeaderValue = HeaderValue::from_static("outrigger-engine-signals");
 /// With it, servers write the format that is read here and not OpenMetrics.
 const FORMAT: HeaderValue = HeaderValue::from_static("text/plain;version=0.0.4");
 
+/// Where llama.cpp's server says how it was started.
+const PLACES_PATH: &str = "/props";
+
 /// Where Triton has its metrics, whatever port its models are on.
 const TRITON_PORT: u16 = 8002;
 
@@ -158,7 +161,18 @@ async fn look(
     let result = tokio::time::timeout(TIMEOUT, asking).await;
     let result = result.unwrap_or(Err(Scrape::Timeout));
     match result {
-        Ok(figures) => signals.scraped(in_flight, figures),
+        Ok(figures) => {
+            signals.scraped(in_flight, figures);
+            if let Some(gate) = &port.gate {
+                if gate.learns_batch()
+                    && figures.engine == Engine::LlamaCpp
+                    && let Ok(Some(places)) = tokio::time::timeout(TIMEOUT, reader.places()).await
+                {
+                    gate.engine_has(places);
+                }
+                gate.engine_says(&figures);
+            }
+        }
         Err(why) => {
             reader.failed(why);
             signals.failed(why);
@@ -179,6 +193,8 @@ struct Reader {
     open: Option<Open>,
     /// Which of the paths is tried, where it is not known.
     attempt: usize,
+    /// The server was asked how many places it has.
+    asked_places: bool,
 }
 
 struct Open {
@@ -197,9 +213,28 @@ impl Reader {
     /// Whatever it was, the next look begins anew, and perhaps elsewhere.
     fn failed(&mut self, why: Scrape) {
         self.open = None;
+        // It may have been started anew, with others.
+        self.asked_places = false;
         if matches!(why, Scrape::Status | Scrape::Unrecognised) {
             self.attempt = self.attempt.wrapping_add(1);
         }
+    }
+
+    /// How many places llama.cpp's server has, once after it was found. `None`: it was asked, or does not say.
+    async fn places(&mut self) -> Option<u32> {
+        if self.asked_places {
+            return None;
+        }
+        let mut open = self.open.take()?;
+        // Also where it hangs: the next looks are not to.
+        self.asked_places = true;
+        let Ok(page) = get(&mut open, PLACES_PATH).await else {
+            // It was not answered: with the next look, on another connection.
+            self.asked_places = false;
+            return None;
+        };
+        self.open = Some(open);
+        places(&page.ok()?)
     }
 
     async fn read(
@@ -224,6 +259,16 @@ impl Reader {
         self.open = Some(open);
         figures(&page?, source)
     }
+}
+
+/// `total_slots` of llama.cpp's properties. `None`: they do not say it.
+fn places(page: &[u8]) -> Option<u32> {
+    #[derive(serde::Deserialize)]
+    struct Properties {
+        total_slots: u32,
+    }
+    let properties: Properties = serde_json::from_slice(page).ok()?;
+    (properties.total_slots > 0).then_some(properties.total_slots)
 }
 
 fn figures(page: &[u8], source: &EngineSource) -> Result<Figures, Scrape> {

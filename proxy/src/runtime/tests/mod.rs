@@ -20,6 +20,7 @@ mod isolation;
 mod limits;
 pub(crate) mod mesh;
 mod models;
+mod moves;
 mod outside;
 mod places;
 mod pool;

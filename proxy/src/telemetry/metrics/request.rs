@@ -217,17 +217,20 @@ pub enum RetryCause {
     GrpcStatus,
     /// The clock of one try ran out.
     Timeout,
+    /// The endpoint's sidecar refused it at once, because it would have waited for too long there.
+    Busy,
 }
 
 impl RetryCause {
     /// In the order of the discriminants.
-    pub const ALL: [RetryCause; 6] = [
+    pub const ALL: [RetryCause; 7] = [
         RetryCause::Connect,
         RetryCause::Untrusted,
         RetryCause::Reset,
         RetryCause::Status,
         RetryCause::GrpcStatus,
         RetryCause::Timeout,
+        RetryCause::Busy,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -238,6 +241,7 @@ impl RetryCause {
             RetryCause::Status => "status",
             RetryCause::GrpcStatus => "grpc-status",
             RetryCause::Timeout => "timeout",
+            RetryCause::Busy => "busy",
         }
     }
 }

@@ -98,7 +98,7 @@ fn limits_of_servers_that_make_no_sense_are_refused() {
     for (found, reason) in [
         (
             servers(|wire| wire.concurrency = None),
-            "limits.concurrency: neither fixed nor adaptive",
+            "limits.concurrency: neither fixed, adaptive nor batch",
         ),
         (
             servers(|wire| wire.concurrency = Some(From::Fixed(0))),
@@ -168,5 +168,41 @@ fn rate_limits_that_make_no_sense_are_refused() {
         ),
     ] {
         assert_eq!(found, format!("rate_limits[1].{reason}"));
+    }
+}
+
+#[test]
+fn a_limit_by_batch_never_has_a_queue_that_stands() {
+    let batch = |change: fn(&mut wire::BatchLimit)| {
+        let mut wire = wire::BatchLimit::default();
+        change(&mut wire);
+        servers(|limits| limits.concurrency = Some(From::Batch(wire)))
+    };
+    let limits = batch(|_| {}).unwrap().unwrap();
+    let learnt = BatchLimit {
+        size: None,
+        head_room: 10,
+        start: 256,
+        max: 1024,
+    };
+    assert_eq!(limits.concurrency, Concurrency::Batch(learnt));
+    let queue = QueueSettings {
+        max_length: 1000,
+        max_wait: Duration::from_secs(5),
+        target: Duration::MAX,
+        interval: Duration::MAX,
+    };
+    assert_eq!(limits.queue, Some(queue));
+    for (found, reason) in [
+        (
+            batch(|wire| (wire.start, wire.max) = (30, 20)),
+            "limits.batch.max: 20 is below start, 30",
+        ),
+        (
+            batch(|wire| wire.head_room_percent = 101),
+            "limits.batch.head_room_percent: 101 is above 100",
+        ),
+    ] {
+        assert_eq!(found.unwrap_err(), reason);
     }
 }

@@ -72,6 +72,12 @@ pub(super) fn workloads() -> Vec<(&'static str, wire::Resource)> {
         max_limit: 50,
         tolerance_percent: 150,
     };
+    let batch = wire::BatchLimit {
+        size: 0,
+        head_room_percent: 10,
+        start: 64,
+        max: 512,
+    };
     vec![
         (
             "workload",
@@ -100,6 +106,10 @@ pub(super) fn workloads() -> Vec<(&'static str, wire::Resource)> {
         (
             "workload_adaptive_limit",
             workload(vec![limited(Concurrency::Adaptive(adaptive))]),
+        ),
+        (
+            "workload_batch_limit",
+            workload(vec![limited(Concurrency::Batch(batch))]),
         ),
         (
             "workload_rate_limits",

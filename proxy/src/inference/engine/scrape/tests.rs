@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use super::{MAX_PAGE, Reader, Scrape, path, place};
+use super::{MAX_PAGE, Reader, Scrape, connect, path, place, places};
 use crate::address::Address;
 use crate::inference::engine::Engine;
 use crate::policy::EngineSource;
@@ -131,4 +131,35 @@ fn where_metrics_are() {
         path(&source(Some(Engine::TensorRtLlm)), 0),
         "/prometheus/metrics"
     );
+}
+
+#[tokio::test]
+async fn the_places_of_llama_cpp_are_asked_for_once() {
+    let (at, page, connections) = server("/props").await;
+    *page.lock().unwrap() = r#"{"default_generation_settings":{"n_ctx":9},"total_slots":4}"#.into();
+    let mut reader = Reader {
+        open: Some(connect(at.clone()).await.unwrap()),
+        ..Reader::default()
+    };
+    assert_eq!(reader.places().await, Some(4));
+    assert_eq!(reader.places().await, None);
+    // Anew after a failure, when there is a connection.
+    reader.failed(Scrape::Unreachable);
+    assert_eq!(reader.places().await, None);
+    assert_eq!(connections.load(Relaxed), 1);
+}
+
+#[test]
+fn places_that_cannot_be_read_are_unknown() {
+    for page in [
+        "",
+        "{}",
+        "[]",
+        r#"{"total_slots":0}"#,
+        r#"{"total_slots":-1}"#,
+        r#"{"total_slots":"4"}"#,
+    ] {
+        assert_eq!(places(page.as_bytes()), None, "{page}");
+    }
+    assert_eq!(places(br#"{"total_slots":4294967295}"#), Some(u32::MAX));
 }

@@ -1,6 +1,8 @@
 //! Limits and rate limits in words.
 
-use outrigger_control_plane::model::{Limits, RateLimit, RateLimitReport, RateLimitSpec, Resource};
+use outrigger_control_plane::model::{
+    BatchLimit, Limits, RateLimit, RateLimitReport, RateLimitSpec, Resource,
+};
 
 use super::route::condition_words;
 use super::sheet::Sheet;
@@ -38,19 +40,28 @@ pub fn limits(limits: &Limits) -> Option<String> {
             throttling.window()
         ));
     }
-    let concurrency = match (limits.concurrency, limits.adaptive) {
-        (Some(fixed), _) => Some(format!("{fixed} requests at a time")),
-        (None, Some(adaptive)) => Some(format!(
+    let concurrency = match (limits.concurrency, limits.adaptive, limits.batch) {
+        (Some(fixed), ..) => Some(format!("{fixed} requests at a time")),
+        (None, None, Some(batch)) => Some(batch_words(batch)),
+        (None, Some(adaptive), _) => Some(format!(
             "{} to {} requests at a time, by {}",
             adaptive.min_limit(),
             adaptive.max_limit(),
             word(&adaptive.algorithm.unwrap_or_default())
         )),
-        (None, None) => None,
+        (None, None, None) => None,
     };
     if let Some(concurrency) = concurrency {
         lines.push(format!("each endpoint: {concurrency}"));
         lines.push(match limits.queue {
+            queue if limits.batch.is_some() => {
+                let queue = queue.unwrap_or_default().of_batch();
+                format!(
+                    "queue of {}, fair by caller; refused at once where the expected wait is above {}",
+                    queue.max_length(),
+                    queue.max_wait()
+                )
+            }
             None => "no queue: what is above is refused".to_owned(),
             Some(queue) => format!(
                 "queue of {}, waits up to {} (target {}, interval {})",
@@ -83,6 +94,18 @@ pub fn limits(limits: &Limits) -> Option<String> {
         }
     }
     (!lines.is_empty()).then(|| lines.join("\n"))
+}
+
+fn batch_words(batch: BatchLimit) -> String {
+    let size = match (batch.size, batch.learn.unwrap_or_default()) {
+        (Some(size), _) => format!("a batch of {size}"),
+        (None, learn) => format!(
+            "the model server's batch as it is learnt ({} until then, {} at most)",
+            learn.start(),
+            learn.max()
+        ),
+    };
+    format!("{size} and {} % more at a time", batch.head_room_percent())
 }
 
 /// A `RateLimit`.
