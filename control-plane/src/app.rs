@@ -19,6 +19,7 @@ use crate::api::resources::ResourceApi;
 use crate::api::server::{self, ManagementServices, Port, SidecarServices};
 use crate::api::telemetry::{Reports, Telemetry};
 use crate::api::tokens::Tokens;
+use crate::budget::{Budgets, Leases};
 use crate::ca::server_cert::ServerCert;
 use crate::ca::{Ca, files, init, load};
 use crate::compile::{Compiled, Run, SessionSecret};
@@ -51,6 +52,7 @@ pub struct ControlPlane {
     helpers: JoinSet<()>,
     stop: watch::Sender<bool>,
     watches: CancellationToken,
+    budgets: Arc<Budgets>,
 }
 
 impl ControlPlane {
@@ -130,6 +132,7 @@ impl ControlPlane {
             })
         };
         let reports = Arc::new(Reports::default());
+        let budgets = Arc::new(Budgets::open(store.clone())?);
         let sidecar_services = SidecarServices {
             identity: Identity::new(ca.clone(), store.clone(), metrics.clone()),
             dataplane: DataplaneServer::new(push::Context {
@@ -139,7 +142,8 @@ impl ControlPlane {
                 metrics: metrics.clone(),
                 shutdown: stopped.clone(),
             }),
-            telemetry: Telemetry::new(registry, metrics.clone(), reports.clone()),
+            telemetry: Telemetry::new(registry.clone(), metrics.clone(), reports.clone()),
+            leases: Leases::new(budgets.clone(), registry, state.clone(), metrics.clone()),
         };
         let watches = CancellationToken::new();
         let statuses = Statuses::new(
@@ -147,6 +151,7 @@ impl ControlPlane {
             sidecars.clone(),
             state.clone(),
             reports.clone(),
+            budgets.clone(),
         );
         let management_services = ManagementServices {
             admins: AdminOnly::new(Arc::new(admin), metrics.clone()),
@@ -186,6 +191,7 @@ impl ControlPlane {
             helpers,
             stop,
             watches,
+            budgets,
         })
     }
 
@@ -213,6 +219,11 @@ impl ControlPlane {
             tracing::warn!("some calls did not end in time");
         }
         self.servers.shutdown().await;
+        let budgets = self.budgets;
+        let closed = tokio::task::spawn_blocking(move || budgets.close()).await;
+        if let Ok(Err(error)) = closed {
+            tracing::warn!(%error, "cannot write down exactly what is leased; a part of the windows under way is lost");
+        }
         self.helpers.shutdown().await;
     }
 }

@@ -2,6 +2,8 @@
 pub mod api;
 /// Puts it together, starts and stops it.
 pub mod app;
+/// Budgets of tokens that sidecars share.
+pub mod budget;
 /// The certificate authority and join tokens.
 pub mod ca;
 /// A client of the management API.

@@ -29,6 +29,8 @@ pub struct Metrics {
     pub handshakes: IntCounterVec,
     /// Telemetry reports taken in.
     pub reports: IntCounter,
+    /// Requests for leases of budgets that were answered.
+    pub leases: IntCounter,
     /// Calls to the management port without a right to, by `reason`.
     pub denied: IntCounterVec,
     /// Version of the compiled configuration.
@@ -89,6 +91,10 @@ impl Metrics {
                 "tls_handshakes_total",
                 "TLS handshakes with clients, by port and result.",
                 &["port", "result"],
+            )?,
+            leases: make.counter(
+                "budget_lease_requests_total",
+                "Requests of sidecars for leases of token budgets that were answered.",
             )?,
             reports: make.counter(
                 "telemetry_reports_total",

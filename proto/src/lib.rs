@@ -38,5 +38,13 @@ pub mod telemetry {
     }
 }
 
+/// Shares of budgets of tokens.
+pub mod budget {
+    #[allow(missing_debug_implementations, clippy::all, unused_qualifications)]
+    pub mod v1 {
+        include!("generated/outrigger.budget.v1.rs");
+    }
+}
+
 /// Encoded `FileDescriptorSet` of all packages, for gRPC server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptors.bin");

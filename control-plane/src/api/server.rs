@@ -8,6 +8,7 @@ use outrigger_proto::FILE_DESCRIPTOR_SET;
 use outrigger_proto::api::v1::mesh_service_server::MeshServiceServer;
 use outrigger_proto::api::v1::resource_service_server::ResourceServiceServer;
 use outrigger_proto::api::v1::token_service_server::TokenServiceServer;
+use outrigger_proto::budget::v1::budget_service_server::BudgetServiceServer;
 use outrigger_proto::identity::v1::identity_service_server::IdentityServiceServer;
 use outrigger_proto::telemetry::v1::telemetry_service_server::TelemetryServiceServer;
 use tokio::net::TcpListener;
@@ -22,6 +23,7 @@ use super::mesh::Mesh;
 use super::resources::ResourceApi;
 use super::telemetry::Telemetry;
 use super::tokens::Tokens;
+use crate::budget::Leases;
 use crate::metrics::Metrics;
 use crate::push::DataplaneServer;
 use crate::tls;
@@ -66,6 +68,7 @@ pub struct SidecarServices {
     pub identity: Identity,
     pub dataplane: DataplaneServer,
     pub telemetry: Telemetry,
+    pub leases: Leases,
 }
 
 /// Serves the sidecars' port until `stop`.
@@ -85,6 +88,9 @@ pub async fn sidecars(
         .add_service(
             TelemetryServiceServer::new(services.telemetry)
                 .max_decoding_message_size(SIDECAR_REQUEST),
+        )
+        .add_service(
+            BudgetServiceServer::new(services.leases).max_decoding_message_size(SIDECAR_REQUEST),
         )
         .add_service(services.dataplane)
         .serve_with_incoming_shutdown(port.incoming("sidecar"), stop)

@@ -6,7 +6,7 @@ use outrigger_proto::dataplane::v1 as wire;
 
 use super::policy::duration;
 use super::rules;
-use crate::model::{self, KeyPart, Limits, RateLimitReport, Resource};
+use crate::model::{self, CountedTokens, KeyPart, Limits, RateLimitReport, Resource, TokenScope};
 
 /// The callers' part. None: nothing of it is set.
 pub(super) fn of_callers(limits: Option<&Limits>) -> Option<wire::CallerLimits> {
@@ -123,11 +123,12 @@ pub(super) fn rate_limits(policies: &[Arc<Resource>]) -> Vec<wire::RateLimit> {
             name: limit.name.clone(),
             matches: matches(&limit.matches),
             key: limit.key_parts().map(key_part).collect(),
-            requests: limit.requests,
+            requests: limit.requests.unwrap_or_default(),
             per: duration(limit.per),
             burst: limit.burst(),
             max_keys: limit.max_keys(),
             always_report: always,
+            tokens: limit.tokens.map(|tokens| token_budget(tokens, limit)),
         };
         spec.limits.iter().map(limit).collect()
     };
@@ -147,6 +148,22 @@ fn matches(matches: &[model::RouteMatch]) -> Vec<wire::Match> {
     compiled
 }
 
+fn token_budget(tokens: u64, limit: &model::RateLimit) -> wire::TokenBudget {
+    let counted = match limit.count.unwrap_or_default() {
+        CountedTokens::Input => wire::CountedTokens::Input,
+        CountedTokens::Output => wire::CountedTokens::Output,
+        CountedTokens::Total => wire::CountedTokens::Total,
+    };
+    wire::TokenBudget {
+        tokens,
+        counted: counted.into(),
+        shared: limit.scope.unwrap_or_default() == TokenScope::Mesh,
+        hard_limit: limit.hard_limit.unwrap_or_default(),
+        default_max_tokens: limit.default_max_tokens(),
+        advance: limit.advance(),
+    }
+}
+
 fn key_part(part: KeyPart<'_>) -> wire::RateLimitKey {
     use wire::rate_limit_key::Of;
     let (of, header) = match part {
@@ -155,6 +172,8 @@ fn key_part(part: KeyPart<'_>) -> wire::RateLimitKey {
         KeyPart::Path => (Of::Path, ""),
         KeyPart::Method => (Of::Method, ""),
         KeyPart::Header(name) => (Of::Header, name),
+        KeyPart::Model => (Of::Model, ""),
+        KeyPart::Tenant => (Of::Tenant, ""),
     };
     wire::RateLimitKey {
         of: of.into(),

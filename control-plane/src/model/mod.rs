@@ -66,7 +66,9 @@ pub use mesh::{AccessLog, MeshSpec, Mtls, MtlsMode, Telemetry, Tracing};
 pub use meta::{Labels, ObjectMeta};
 pub use parse::{Document, Location, Parsed, SourceProblem, parse};
 pub use problem::{IndexedProblem, Problem};
-pub use rate_limit::{KeyPart, RateLimit, RateLimitReport, RateLimitSpec, TargetRef};
+pub use rate_limit::{
+    CountedTokens, KeyPart, RateLimit, RateLimitReport, RateLimitSpec, TargetRef, TokenScope,
+};
 pub use relate::validate_against;
 pub use resource::{Resource, Spec};
 pub use retry::{GrpcCode, Retry, RetryBudget};

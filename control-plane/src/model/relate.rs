@@ -286,6 +286,14 @@ fn rate_limit(
             Some(service) if !service.ports.iter().any(|port| port.protocol.is_http()) => {
                 format!("{key} has TCP ports only; the limits are for requests")
             }
+            Some(service)
+                if service.inference.is_none()
+                    && spec.limits.iter().any(|limit| limit.tokens.is_some()) =>
+            {
+                format!(
+                    "{key} has no spec.inference, so nothing is known of its tokens and limits of tokens do nothing; add inference: {{}} there"
+                )
+            }
             Some(_) => continue,
         };
         warnings.push(IndexedProblem::new(

@@ -12,12 +12,16 @@ use super::sidecars::Standing;
 use crate::api::endpoint_health;
 use crate::api::resources::StatusSource;
 use crate::api::telemetry::Reports;
+use crate::budget::Budgets;
+use crate::budget::ledger::Usage;
 use crate::compile::Compiled;
 use crate::model::{Kind, ResourceKey};
 use crate::store::Store;
 
 /// Refusals that are named in a status; all are counted.
 const MAX_REFUSALS: usize = 20;
+/// Keys of a budget that are named in a status; all are counted.
+const MAX_KEYS: usize = 10;
 
 /// Looks statuses up. A route has that of the services that it is for: sidecars get it as part of them. A rate limit has that of
 /// the sidecars that serve its services.
@@ -27,6 +31,7 @@ pub struct Statuses {
     sidecars: Arc<Sidecars>,
     state: watch::Receiver<Arc<Compiled>>,
     reports: Arc<Reports>,
+    budgets: Arc<Budgets>,
 }
 
 impl Statuses {
@@ -35,12 +40,14 @@ impl Statuses {
         sidecars: Arc<Sidecars>,
         state: watch::Receiver<Arc<Compiled>>,
         reports: Arc<Reports>,
+        budgets: Arc<Budgets>,
     ) -> Statuses {
         Statuses {
             store,
             sidecars,
             state,
             reports,
+            budgets,
         }
     }
 
@@ -90,11 +97,38 @@ impl StatusSource for Statuses {
                         now == Some(port)
                     })
                 };
-                Some(write(self.sidecars.serving(is_current)))
+                let mut status = write(self.sidecars.serving(is_current));
+                let usage = self.budgets.usage(&key.qualified_name());
+                if !usage.is_empty() {
+                    status["budgets"] = budgets(usage);
+                }
+                Some(status)
             }
             Kind::Workload => None,
         }
     }
+}
+
+/// The most used keys of each budget, and how many there are.
+fn budgets(usage: Vec<Usage>) -> Value {
+    let mut by_limit: BTreeMap<(Arc<str>, Arc<str>), Vec<Usage>> = BTreeMap::new();
+    for each in usage {
+        let limit = (each.service.clone(), each.limit.clone());
+        by_limit.entry(limit).or_default().push(each);
+    }
+    let list = by_limit.into_iter().map(|((service, limit), keys)| {
+        let ends_at = keys.first().map_or(0, |first| first.ends_at_ms);
+        let named = keys.iter().take(MAX_KEYS).map(|each| {
+            json!({
+                "key": each.key, "tokens": each.tokens, "leased": each.granted, "used": each.used,
+            })
+        });
+        json!({
+            "service": service, "limit": limit, "windowEndsAtMs": ends_at,
+            "keys": keys.len(), "mostLeased": named.collect::<Vec<_>>(),
+        })
+    });
+    list.collect()
 }
 
 fn write(standing: Standing) -> Value {

@@ -1,10 +1,11 @@
-//! The store's file: three tables of a redb database.
+//! The store's file: four tables of a redb database.
 //!
 //! | table | key | value |
 //! |---|---|---|
 //! | `meta` | `format`, `revision-limit` | a number |
 //! | `resources` | `<kind>/<namespace>/<name>` | version byte, JSON |
 //! | `tokens` | id | version byte, JSON |
+//! | `budgets` | window's end, digest | a number, see [`budgets`](super::budgets) |
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -41,7 +42,7 @@ const CACHE_BYTES: usize = 16 * 1024 * 1024;
 /// An open file.
 #[derive(Debug)]
 pub(super) struct Disk {
-    database: Database,
+    pub(super) database: Database,
 }
 
 /// What an open file holds.
@@ -233,7 +234,7 @@ impl Disk {
         })
     }
 
-    fn write<T>(
+    pub(super) fn write<T>(
         &self,
         durability: Durability,
         work: impl FnOnce(&WriteTransaction) -> Result<T, WriteError>,
@@ -261,7 +262,7 @@ pub(super) fn reserve(revision: u64, limit: u64) -> u64 {
 }
 
 /// Lets `?` take both redb's errors and ours within a transaction.
-enum WriteError {
+pub(super) enum WriteError {
     Disk(redb::Error),
     Store(StoreError),
 }

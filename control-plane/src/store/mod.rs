@@ -3,6 +3,7 @@
 //! All methods are blocking: a write returns when it is on disk. Call them from `spawn_blocking`, except [`Store::get`],
 //! [`Store::list`], [`Store::revision`] and [`Store::subscribe`], which answer from memory.
 
+mod budgets;
 mod disk;
 mod error;
 mod feed;
@@ -116,6 +117,24 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// [`StoreError::Disk`].
     fn delete_token(&self, id: &str) -> Result<bool, StoreError>;
+
+    /// What is leased of budgets, by row.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    fn list_budgets(&self) -> Result<Vec<(String, u64)>, StoreError>;
+
+    /// Raises rows of budgets to these numbers, and takes out all rows before `oldest`. Returns when that is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    fn raise_budgets(&self, rows: &[(&str, u64)], oldest: &str) -> Result<(), StoreError>;
+
+    /// Sets rows of budgets. Returns when that is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    fn set_budgets(&self, rows: &[(&str, u64)]) -> Result<(), StoreError>;
 }
 
 /// Which resources to list. The default selects all.

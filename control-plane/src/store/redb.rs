@@ -274,6 +274,18 @@ impl Store for RedbStore {
     fn delete_token(&self, id: &str) -> Result<bool, StoreError> {
         self.writer().disk.delete_token(id)
     }
+
+    fn list_budgets(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        self.writer().disk.list_budgets()
+    }
+
+    fn raise_budgets(&self, rows: &[(&str, u64)], oldest: &str) -> Result<(), StoreError> {
+        self.writer().disk.raise_budgets(rows, oldest)
+    }
+
+    fn set_budgets(&self, rows: &[(&str, u64)]) -> Result<(), StoreError> {
+        self.writer().disk.set_budgets(rows)
+    }
 }
 
 impl Drop for RedbStore {

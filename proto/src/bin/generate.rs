@@ -9,7 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let out = root.join("src/generated");
     std::fs::create_dir_all(&out)?;
-    let files = ["dataplane", "identity", "api", "telemetry"]
+    let files = ["dataplane", "identity", "api", "telemetry", "budget"]
         .map(|name| root.join(format!("outrigger/{name}/v1/{name}.proto")));
     let descriptors = protox::compile(&files, [root])?;
     let bytes = {

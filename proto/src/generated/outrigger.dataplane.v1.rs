@@ -1392,7 +1392,7 @@ pub struct RateLimit {
     /// Requests are counted apart where any of these differs. Empty: all together.
     #[prost(message, repeated, tag = "4")]
     pub key: ::prost::alloc::vec::Vec<RateLimitKey>,
-    /// At least 1.
+    /// At least 1, unless `tokens` is set.
     #[prost(uint32, tag = "5")]
     pub requests: u32,
     /// Never unset.
@@ -1407,6 +1407,31 @@ pub struct RateLimit {
     /// Responses to requests that were let through say what is left.
     #[prost(bool, tag = "9")]
     pub always_report: bool,
+    /// The limit is one of tokens. `requests` and `burst` are not used, `per` is the length of a window.
+    #[prost(message, optional, tag = "130")]
+    pub tokens: ::core::option::Option<TokenBudget>,
+}
+/// Tokens of requests to models. A window of a budget has the number of whole `per` since the Unix epoch.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenBudget {
+    /// Of each key in a window. At least 1.
+    #[prost(uint64, tag = "1")]
+    pub tokens: u64,
+    /// UNSPECIFIED: TOTAL.
+    #[prost(enumeration = "CountedTokens", tag = "2")]
+    pub counted: i32,
+    /// By all sidecars of the service, through `outrigger.budget.v1`. False: each sidecar has it for itself.
+    #[prost(bool, tag = "3")]
+    pub shared: bool,
+    /// A stream is ended where the tokens are.
+    #[prost(bool, tag = "4")]
+    pub hard_limit: bool,
+    /// Reserved for the answer to a request that sets no maximum. At least 1.
+    #[prost(uint32, tag = "5")]
+    pub default_max_tokens: u32,
+    /// What a sidecar may give away of a key in a window before the control plane has answered for it.
+    #[prost(uint64, tag = "6")]
+    pub advance: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RateLimitKey {
@@ -1441,6 +1466,10 @@ pub mod rate_limit_key {
         Method = 4,
         /// The value of `header`; a request without it counts as one with an empty value.
         Header = 5,
+        /// The model that the request is for, as the service names it; empty where it is not known.
+        Model = 130,
+        /// Who the request's body says it is for; empty where it does not.
+        Tenant = 131,
     }
     impl Of {
         /// String value of the enum field names used in the ProtoBuf definition.
@@ -1455,6 +1484,8 @@ pub mod rate_limit_key {
                 Self::Path => "OF_PATH",
                 Self::Method => "OF_METHOD",
                 Self::Header => "OF_HEADER",
+                Self::Model => "OF_MODEL",
+                Self::Tenant => "OF_TENANT",
             }
         }
         /// Creates an enum from field names used in the ProtoBuf definition.
@@ -1466,6 +1497,8 @@ pub mod rate_limit_key {
                 "OF_PATH" => Some(Self::Path),
                 "OF_METHOD" => Some(Self::Method),
                 "OF_HEADER" => Some(Self::Header),
+                "OF_MODEL" => Some(Self::Model),
+                "OF_TENANT" => Some(Self::Tenant),
                 _ => None,
             }
         }
@@ -1965,6 +1998,41 @@ impl Priority {
             "PRIORITY_CRITICAL" => Some(Self::Critical),
             "PRIORITY_DEFAULT" => Some(Self::Default),
             "PRIORITY_SHEDDABLE" => Some(Self::Sheddable),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CountedTokens {
+    Unspecified = 0,
+    /// Of the prompt.
+    Input = 1,
+    /// Of the answer.
+    Output = 2,
+    /// Of both.
+    Total = 3,
+}
+impl CountedTokens {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COUNTED_TOKENS_UNSPECIFIED",
+            Self::Input => "COUNTED_TOKENS_INPUT",
+            Self::Output => "COUNTED_TOKENS_OUTPUT",
+            Self::Total => "COUNTED_TOKENS_TOTAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COUNTED_TOKENS_UNSPECIFIED" => Some(Self::Unspecified),
+            "COUNTED_TOKENS_INPUT" => Some(Self::Input),
+            "COUNTED_TOKENS_OUTPUT" => Some(Self::Output),
+            "COUNTED_TOKENS_TOTAL" => Some(Self::Total),
             _ => None,
         }
     }

@@ -18,6 +18,7 @@ mod queue;
 mod rate_limit;
 mod refusals;
 mod throttle;
+pub mod tokens;
 
 pub use batch::{Batch, BatchLimit, Source as BatchSource};
 pub use breaker::{Breaker, Counted, Permit, Usage};
@@ -28,9 +29,12 @@ pub use gradient2::Gradient2;
 pub use keys::KeyTable;
 pub use priority::{CallerPriority, Priorities, Priority};
 pub use queue::QueueSettings;
-pub use rate_limit::{Counts as RateLimitCounts, Decision, KeyPart, RateLimit, RateLimits, Report};
+pub use rate_limit::{
+    Counts as RateLimitCounts, Decision, KeyPart, RateLimit, RateLimits, Report, Subject,
+};
 pub use refusals::{Limit, Refusals};
 pub use throttle::{Asked, Throttle};
+pub use tokens::TokenBudget;
 
 /// What a connection holds until it is closed.
 #[derive(Debug)]

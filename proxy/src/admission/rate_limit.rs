@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
-use super::gcra::{Rate, Standing};
+use super::gcra::Rate;
 use super::keys::KeyTable;
 use super::refusals::{Limit, Refusals};
+use super::tokens::{self, TokenBudget};
 use crate::balance::clock;
 use crate::identity::SpiffeId;
 use crate::policy::matching::{Match, RequestFacts};
@@ -23,6 +24,19 @@ pub enum KeyPart {
     Path,
     Method,
     Header(HeaderName),
+    /// As the service names it.
+    Model,
+    /// A client's word.
+    Tenant,
+}
+
+/// What keys are made of besides the request's head.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Subject<'a> {
+    /// `None`: plaintext.
+    pub caller: Option<&'a SpiffeId>,
+    pub model: Option<&'a str>,
+    pub tenant: Option<&'a str>,
 }
 
 /// One limit.
@@ -88,18 +102,22 @@ impl Counts {
     }
 }
 
-/// All limits of a port. Never empty.
+/// All limits of a port. Never without any.
 #[derive(Debug)]
 pub struct RateLimits {
     pub limits: Vec<RateLimit>,
+    /// Those of tokens.
+    pub budgets: Vec<Arc<TokenBudget>>,
     pub refusals: Arc<Refusals>,
 }
 
 /// What the headers of a response say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
-    limit: u32,
-    standing: Standing,
+    limit: u64,
+    remaining: u64,
+    reset: Duration,
+    retry_after: Duration,
 }
 
 /// Whether a request is let through.
@@ -112,42 +130,50 @@ pub enum Decision<'a> {
 
 impl RateLimits {
     /// Counts a request against all limits that are for it. Where one refuses it, it uses up none of the others.
-    pub fn decide(&self, facts: &RequestFacts<'_>, caller: Option<&SpiffeId>) -> Decision<'_> {
+    pub fn decide(&self, facts: &RequestFacts<'_>, subject: &Subject<'_>) -> Decision<'_> {
         let now = clock::now();
         let mut tightest: Option<Report> = None;
         for (index, limit) in self.limits.iter().enumerate() {
             if !limit.is_for(facts) {
                 continue;
             }
-            let bucket = limit.bucket(facts, caller, now);
+            let bucket = limit.bucket(facts, subject, now);
             let (allowed, standing) = match limit.rate.take(bucket, now) {
                 Ok(standing) => (true, standing),
                 Err(standing) => (false, standing),
             };
             let report = Report {
-                limit: limit.rate.requests(),
-                standing,
+                limit: limit.rate.requests().into(),
+                remaining: standing.remaining.into(),
+                reset: standing.reset,
+                retry_after: standing.retry_after,
             };
             if !allowed {
                 limit.counts.refused.fetch_add(1, Relaxed);
                 self.refusals.count(Limit::Rate);
-                for earlier in self.limits[..index]
-                    .iter()
-                    .filter(|each| each.is_for(facts))
-                {
-                    earlier.rate.give_back(earlier.bucket(facts, caller, now));
-                    earlier.counts.allowed.fetch_sub(1, Relaxed);
-                }
+                self.give_back(index, facts, subject);
                 return Decision::Refused(limit, report);
             }
             limit.counts.allowed.fetch_add(1, Relaxed);
             if limit.always_report
-                && tightest.is_none_or(|other| standing.remaining < other.standing.remaining)
+                && tightest.is_none_or(|other| report.remaining < other.remaining)
             {
                 tightest = Some(report);
             }
         }
         Decision::Allowed(tightest)
+    }
+
+    /// Counts a request out of the first limits, which have let it through and another one has not.
+    pub(crate) fn give_back(&self, first: usize, facts: &RequestFacts<'_>, subject: &Subject<'_>) {
+        let now = clock::now();
+        for earlier in self.limits[..first]
+            .iter()
+            .filter(|each| each.is_for(facts))
+        {
+            earlier.rate.give_back(earlier.bucket(facts, subject, now));
+            earlier.counts.allowed.fetch_sub(1, Relaxed);
+        }
     }
 }
 
@@ -156,16 +182,16 @@ impl RateLimit {
         self.matches.is_empty() || self.matches.iter().any(|each| each.matches(facts))
     }
 
-    fn bucket(&self, facts: &RequestFacts<'_>, caller: Option<&SpiffeId>, now: u64) -> &AtomicU64 {
+    fn bucket(&self, facts: &RequestFacts<'_>, subject: &Subject<'_>, now: u64) -> &AtomicU64 {
         match &self.counts.buckets {
             Buckets::One(bucket) => bucket,
             Buckets::ByKey(table) => {
                 let key = Key {
                     parts: &self.key,
                     facts,
-                    caller,
+                    subject,
                 };
-                table.bucket(&key, &caller.map(SpiffeId::as_str), now)
+                table.bucket(&key, &subject.caller.map(SpiffeId::as_str), now)
             }
         }
     }
@@ -175,7 +201,7 @@ impl RateLimit {
 struct Key<'a> {
     parts: &'a [KeyPart],
     facts: &'a RequestFacts<'a>,
-    caller: Option<&'a SpiffeId>,
+    subject: &'a Subject<'a>,
 }
 
 impl Hash for Key<'_> {
@@ -183,15 +209,28 @@ impl Hash for Key<'_> {
         for part in self.parts {
             // Each writes its own end: no two keys run into each other.
             match part {
-                KeyPart::Identity => self.caller.map(SpiffeId::as_str).hash(state),
-                KeyPart::Namespace => self.caller.map(SpiffeId::namespace).hash(state),
+                KeyPart::Identity => self.subject.caller.map(SpiffeId::as_str).hash(state),
+                KeyPart::Namespace => self.subject.caller.map(SpiffeId::namespace).hash(state),
                 KeyPart::Path => self.facts.path.hash(state),
                 KeyPart::Method => self.facts.method.hash(state),
                 KeyPart::Header(name) => {
                     let value = self.facts.headers.get(name);
                     value.map_or(&[][..], HeaderValue::as_bytes).hash(state);
                 }
+                KeyPart::Model => self.subject.model.hash(state),
+                KeyPart::Tenant => self.subject.tenant.hash(state),
             }
+        }
+    }
+}
+
+impl From<tokens::Standing> for Report {
+    fn from(standing: tokens::Standing) -> Report {
+        Report {
+            limit: standing.limit,
+            remaining: standing.remaining,
+            reset: standing.reset,
+            retry_after: standing.retry_after,
         }
     }
 }
@@ -199,7 +238,7 @@ impl Hash for Key<'_> {
 impl Report {
     /// Until the next request may be let through, whole seconds, at least one.
     pub fn retry_after(&self) -> u64 {
-        seconds(self.standing.retry_after).max(1)
+        seconds(self.retry_after).max(1)
     }
 
     /// The three headers that clients know best (draft-ietf-httpapi-ratelimit-headers up to version 07).
@@ -208,8 +247,8 @@ impl Report {
         const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
         const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
         headers.insert(LIMIT, HeaderValue::from(self.limit));
-        headers.insert(REMAINING, HeaderValue::from(self.standing.remaining));
-        headers.insert(RESET, HeaderValue::from(seconds(self.standing.reset)));
+        headers.insert(REMAINING, HeaderValue::from(self.remaining));
+        headers.insert(RESET, HeaderValue::from(seconds(self.reset)));
     }
 }
 

@@ -28,10 +28,12 @@ pub enum Limit {
     Rate,
     /// It would have waited longer than it may.
     ExpectedWait,
+    /// A budget of tokens.
+    Tokens,
 }
 
 impl Limit {
-    pub const ALL: [Limit; 15] = [
+    pub const ALL: [Limit; 16] = [
         Limit::Connections,
         Limit::Pending,
         Limit::Requests,
@@ -47,6 +49,7 @@ impl Limit {
         Limit::Shed,
         Limit::Rate,
         Limit::ExpectedWait,
+        Limit::Tokens,
     ];
 
     /// The value of the label `limit`.
@@ -67,6 +70,7 @@ impl Limit {
             Limit::Shed => "shed",
             Limit::Rate => "rate",
             Limit::ExpectedWait => "expected-wait",
+            Limit::Tokens => "tokens",
         }
     }
 }

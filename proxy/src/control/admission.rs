@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::convert::{InboundSpec, RateLimitSpec};
+use super::convert::{InboundSpec, RateLimitSpec, TokenSpec};
+use crate::admission::tokens::{Counts as TokenCounts, Hub};
 use crate::admission::{
-    Breaker, Gate, KeyPart, Rate, RateLimit, RateLimitCounts, RateLimits, Throttle, Usage,
+    Breaker, Gate, KeyPart, Rate, RateLimit, RateLimitCounts, RateLimits, Throttle, TokenBudget,
+    Usage,
 };
 use crate::policy::CallerLimits;
 use crate::telemetry::Direction;
@@ -22,6 +25,20 @@ pub(super) struct Admission {
     gates: HashMap<(Name, u16), Arc<Gate>>,
     /// By service, policy and limit. One for all ports of the service.
     counts: HashMap<(Name, Name, Name), Counted>,
+    /// The same, of tokens.
+    budgets: HashMap<(Name, Name, Name), Budgeted>,
+    hub: Arc<Hub>,
+}
+
+/// As [`Counted`], of tokens: the budget itself may change, its key and its windows may not.
+#[derive(Debug)]
+struct Budgeted {
+    per: Duration,
+    shared: bool,
+    tokens: u64,
+    key: Vec<KeyPart>,
+    max_keys: u32,
+    counts: Arc<TokenCounts>,
 }
 
 /// Counts of a rate limit, and what they were made for: with another rate or another key they mean something else.
@@ -79,17 +96,39 @@ impl Admission {
         if port.rate_limits.is_empty() {
             return None;
         }
-        let limit = |spec: &RateLimitSpec| RateLimit {
-            policy: spec.policy.clone(),
-            name: spec.name.clone(),
-            matches: spec.matches.clone(),
-            key: spec.key.clone(),
-            rate: spec.rate,
-            always_report: spec.always_report,
-            counts: self.counts(&port.service, spec),
-        };
+        let (mut limits, mut budgets) = (Vec::new(), Vec::new());
+        for spec in &port.rate_limits {
+            match spec.tokens {
+                Some(tokens) => budgets.push(Arc::new(TokenBudget {
+                    service: port.service.clone(),
+                    policy: spec.policy.clone(),
+                    name: spec.name.clone(),
+                    matches: spec.matches.clone(),
+                    key: spec.key.clone(),
+                    tokens: tokens.tokens,
+                    per: tokens.per,
+                    counted: tokens.counted,
+                    shared: tokens.shared,
+                    hard_limit: tokens.hard_limit,
+                    default_max_tokens: tokens.default_max_tokens,
+                    advance: tokens.advance,
+                    always_report: spec.always_report,
+                    counts: self.token_counts(&port.service, spec, tokens),
+                })),
+                None => limits.push(RateLimit {
+                    policy: spec.policy.clone(),
+                    name: spec.name.clone(),
+                    matches: spec.matches.clone(),
+                    key: spec.key.clone(),
+                    rate: spec.rate,
+                    always_report: spec.always_report,
+                    counts: self.counts(&port.service, spec),
+                }),
+            }
+        }
         Some(Arc::new(RateLimits {
-            limits: port.rate_limits.iter().map(limit).collect(),
+            limits,
+            budgets,
             refusals: metrics.refusals(Direction::Inbound, &port.service),
         }))
     }
@@ -114,6 +153,40 @@ impl Admission {
         counts
     }
 
+    /// Where budgets ask for leases.
+    pub(super) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+
+    fn token_counts(
+        &mut self,
+        service: &Name,
+        spec: &RateLimitSpec,
+        tokens: TokenSpec,
+    ) -> Arc<TokenCounts> {
+        let name = (service.clone(), spec.policy.clone(), spec.name.clone());
+        if let Some(budgeted) = self.budgets.get(&name)
+            && budgeted.per == tokens.per
+            && budgeted.shared == tokens.shared
+            && (tokens.shared || budgeted.tokens == tokens.tokens)
+            && budgeted.key == spec.key
+            && budgeted.max_keys == spec.max_keys
+        {
+            return budgeted.counts.clone();
+        }
+        let counts = Arc::new(TokenCounts::new(&spec.key, spec.max_keys, &self.hub));
+        let budgeted = Budgeted {
+            per: tokens.per,
+            shared: tokens.shared,
+            tokens: tokens.tokens,
+            key: spec.key.clone(),
+            max_keys: spec.max_keys,
+            counts: counts.clone(),
+        };
+        self.budgets.insert(name, budgeted);
+        counts
+    }
+
     /// Forgets what neither the last snapshots nor a request knows any more.
     pub(super) fn prune(&mut self) {
         self.usages
@@ -121,5 +194,7 @@ impl Admission {
         self.gates.retain(|_, gate| Arc::strong_count(gate) > 1);
         self.counts
             .retain(|_, counted| Arc::strong_count(&counted.counts) > 1);
+        self.budgets
+            .retain(|_, budgeted| Arc::strong_count(&budgeted.counts) > 1);
     }
 }

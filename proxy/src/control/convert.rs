@@ -13,7 +13,7 @@ mod service;
 mod tracing;
 
 pub(super) use filters::FilterSpec;
-pub(super) use limits::RateLimitSpec;
+pub(super) use limits::{RateLimitSpec, TokenSpec};
 pub(super) use recovery::{FallbackToSpec, RecoverySpec};
 pub(super) use service::{made_up, server_name, sni};
 

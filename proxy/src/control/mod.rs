@@ -14,6 +14,7 @@ pub mod channel;
 pub(crate) mod convert;
 mod endpoints;
 pub(crate) mod explain;
+mod leases;
 mod located;
 pub mod lookup;
 mod readiness;

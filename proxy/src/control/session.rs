@@ -17,7 +17,7 @@ use wire::discover_response::Message as Down;
 
 use super::channel::{Connection, MAX_MESSAGE};
 use super::state::State;
-use super::{LookupQueue, Settings};
+use super::{LookupQueue, Settings, leases};
 use crate::identity::keeper::IdentityReceiver;
 use crate::telemetry::report;
 
@@ -85,6 +85,12 @@ impl Session<'_> {
             self.settings.instance.clone(),
             connection.channel.clone(),
         );
+        let leases = leases::run(
+            self.state.shared().clone(),
+            self.state.budgets(),
+            self.settings.instance.clone(),
+            connection.channel.clone(),
+        );
         let (held, subscribe) = self.state.resume();
         let hello = self.settings.hello(connection.local, held, expires_at);
         let stream = match link.send(Up::Hello(hello)) {
@@ -105,6 +111,7 @@ impl Session<'_> {
             ended = self.follow(link, stream, lease) => ended,
             // Never ends by itself.
             () = report => Ended::Closed,
+            () = leases => Ended::Closed,
         }
     }
 

@@ -93,6 +93,11 @@ impl Builder {
         }
     }
 
+    /// Where budgets of tokens ask for leases.
+    pub(super) fn budgets(&self) -> Arc<crate::admission::tokens::Hub> {
+        self.admission.hub().clone()
+    }
+
     /// The snapshot for what is held now.
     pub(super) fn build(&mut self, resources: &Resources) -> Snapshot {
         self.round += 1;

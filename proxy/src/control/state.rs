@@ -15,6 +15,7 @@ use super::convert::Spec;
 use super::resources::Resources;
 use super::snapshot::{Applications, Builder};
 use super::subscriptions::Subscriptions;
+use crate::admission::tokens::Hub;
 use crate::dns::Names;
 use crate::identity::SpiffeId;
 use crate::shared::Shared;
@@ -64,6 +65,11 @@ impl State {
             unsaved_since: None,
             teller,
         }
+    }
+
+    /// Where budgets of tokens ask for leases.
+    pub(super) fn budgets(&self) -> Arc<Hub> {
+        self.builder.budgets()
     }
 
     /// Subscribes to a service for as long as the sidecar runs.

@@ -18,6 +18,7 @@ use super::replay::Replay;
 use super::response::ResponseBody;
 use super::server::Client;
 use crate::admission::Held;
+use crate::admission::tokens::Meter;
 use crate::balance::InFlight;
 use crate::error::Reason;
 use crate::inference::{Account, Served};
@@ -169,6 +170,24 @@ impl Exchange {
         self.unheard = true;
     }
 
+    /// What it has reserved of budgets of tokens. It is for a model.
+    pub(crate) fn set_meter(&mut self, meter: Rc<Meter>) {
+        if let Some(account) = &mut self.model {
+            account.meter = Some(meter);
+        }
+    }
+
+    pub(crate) fn meter(&self) -> Option<&Rc<Meter>> {
+        self.model.as_ref()?.meter.as_ref()
+    }
+
+    /// The application gets it from now on, and may use tokens for it.
+    pub(crate) fn sends_tokens(&self) {
+        if let Some(meter) = self.meter() {
+            meter.send();
+        }
+    }
+
     /// Whether the client's side broke.
     pub(crate) fn is_client_gone(&self) -> bool {
         self.request.is_broken()
@@ -318,6 +337,10 @@ impl Exchange {
     /// The response has come to its end.
     pub(super) fn completed(&mut self) {
         self.complete = true;
+        if self.meter().is_some_and(|meter| meter.is_stopped()) {
+            // Ended as it should be: the model is not to blame.
+            self.reason = Some(Reason::TokenBudget);
+        }
         // What a stream of tokens says of itself counts, not that its bytes came to an end.
         if let Some(flaw) = self.model.as_ref().and_then(|account| account.flaw())
             && self.reason.is_none()
@@ -414,6 +437,7 @@ impl Drop for Exchange {
         }
         let model = self.model.take().map(|account| {
             let result = account.result(&outcome, self.started);
+            account.settle(&outcome);
             if let Some(metrics) = &self.metrics {
                 let models = &self.client.worker.shared.metrics.models;
                 models.ended(metrics, &account, &result);

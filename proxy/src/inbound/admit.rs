@@ -7,6 +7,7 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response};
 use tokio::time::Instant;
 
+use super::budget;
 use crate::admission::{Ask, Decision, Gate, Held, Refused, Report, Served, retry_after};
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
@@ -34,7 +35,8 @@ pub(super) async fn admit(
 ) -> Result<Admitted, Response<ResponseBody>> {
     let mut report = None;
     if let Some(limits) = &port.rate_limits {
-        match limits.decide(&facts(port, request), caller) {
+        let subject = budget::subject(port, request, caller);
+        match limits.decide(&facts(port, request), &subject) {
             Decision::Allowed(allowed) => report = allowed,
             Decision::Refused(limit, report) => {
                 let detail = format!(
@@ -52,6 +54,13 @@ pub(super) async fn admit(
                         headers.insert(RETRY_AFTER, HeaderValue::from(report.retry_after()));
                     },
                 ));
+            }
+        }
+        if !limits.budgets.is_empty() {
+            let facts = facts(port, request);
+            match budget::reserve(limits, &facts, &subject, request, &mut exchange) {
+                Ok(of_tokens) => report = report.or(of_tokens),
+                Err(refused) => return Err(refused.answer(exchange)),
             }
         }
     }

@@ -315,6 +315,7 @@ async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Resp
         }
         request
     };
+    exchange.sends_tokens();
     let result = {
         let sending = pin!(async {
             let mut tries = 0;
@@ -344,6 +345,9 @@ async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Resp
             headers::clean_response(response.headers_mut(), false);
             if let Some(model) = &request.model {
                 response = stream::watch(model, response);
+                if let Some(meter) = exchange.meter() {
+                    stream::meter(meter, model, &mut response);
+                }
             }
             if let Some(report) = &call.report {
                 report.write(response.headers_mut());

@@ -2,6 +2,7 @@
 
 mod admit;
 mod application;
+mod budget;
 mod forward;
 mod model;
 mod plaintext;

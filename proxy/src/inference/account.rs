@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::stream::{Finish, Report, StreamOutcome};
 use super::{Api, ModelRequest};
+use crate::admission::tokens::{End, Meter};
 use crate::error::Reason;
 use crate::policy::Inference;
 use crate::telemetry::Outcome;
@@ -22,6 +23,8 @@ pub struct Account {
     pub report: Option<Rc<Report>>,
     /// Where a fallback took the request over.
     pub served: Option<Box<Served>>,
+    /// What it has reserved of budgets of tokens. `None`: none is for it.
+    pub(crate) meter: Option<Rc<Meter>>,
 }
 
 /// What a fallback asked in place of what the request was for.
@@ -100,6 +103,7 @@ impl Account {
             inference: Arc::clone(inference),
             report: None,
             served: None,
+            meter: None,
         }
     }
 
@@ -114,6 +118,25 @@ impl Account {
             None => &self.inference.provider,
             Some(served) => served.inference.as_ref().map_or("", |it| &it.provider),
         }
+    }
+
+    /// Tells budgets what it has used: what the server says, else what was counted or estimated.
+    pub(crate) fn settle(&self, outcome: &Outcome) {
+        let Some(meter) = &self.meter else { return };
+        let answered = outcome.status.is_some_and(|status| status.as_u16() < 400);
+        let end = match &self.report {
+            // An error, or nobody was asked.
+            _ if !answered && outcome.reason != Some(Reason::ClientGone) => End::Nothing,
+            _ if !meter.is_sent() => End::Nothing,
+            // Nothing came of the answer; the prompt was worked on.
+            None if !answered => End::Used {
+                input: None,
+                output: Some(0),
+            },
+            None => End::Unknown,
+            Some(report) => used(report),
+        };
+        meter.settle(end);
     }
 
     /// What is wrong with an answer that has come to its end. `None`: nothing.
@@ -168,11 +191,39 @@ impl Account {
                 _ => ModelOutcome::Error,
             },
             Some(Reason::UpstreamTruncated | Reason::FaultTruncate) => ModelOutcome::Truncated,
+            // A budget has ended it; the client has a whole answer where its interface has an end for that.
+            Some(Reason::TokenBudget) if outcome.status.is_some_and(|it| it.as_u16() < 400) => {
+                match self
+                    .report
+                    .as_ref()
+                    .is_some_and(|report| report.seen().done)
+                {
+                    true => ModelOutcome::Complete,
+                    false => ModelOutcome::Truncated,
+                }
+            }
             Some(_) => ModelOutcome::Failed,
             None => match outcome.status {
                 Some(status) if status.as_u16() < 400 => ModelOutcome::Complete,
                 _ => ModelOutcome::Failed,
             },
         }
+    }
+}
+
+/// By an answer that has begun.
+fn used(report: &Report) -> End {
+    let seen = report.seen();
+    let usage = seen.usage.unwrap_or_default();
+    let output = match usage.output {
+        // A stream that was cut has said what it had said by then.
+        Some(output) if report.is_stream && !seen.done => Some(output.max(seen.tokens)),
+        Some(output) => Some(output),
+        None if report.is_stream => Some(seen.tokens),
+        None => return End::Unknown,
+    };
+    End::Used {
+        input: usage.input.map(u64::from),
+        output: output.map(u64::from),
     }
 }

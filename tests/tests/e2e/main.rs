@@ -36,5 +36,6 @@ mod store;
 mod streams;
 mod tcp;
 mod timeouts;
+mod token_budgets;
 mod tracing;
 mod websocket;

@@ -200,7 +200,7 @@ fn limits_that_cannot_be_meant() {
     assert_eq!(problems.len(), 2, "{problems:?}");
     assert_eq!(
         problems[0].to_string(),
-        "spec.limits[0].key[1]: \"headers:x\" is no part of a key; allowed are identity, namespace, path, method and header:<name>"
+        "spec.limits[0].key[1]: \"headers:x\" is no part of a key; allowed are identity, namespace, path, method, model, tenant and header:<name>"
     );
 }
 

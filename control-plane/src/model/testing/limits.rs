@@ -7,9 +7,9 @@ use proptest::sample::{select, subsequence};
 
 use super::{name, route_match};
 use crate::model::{
-    AdaptiveAlgorithm, AdaptiveLimit, BatchLimit, CallerPriority, Duration, EndpointLimits,
-    LearnBatch, Limits, Priorities, Priority, Queue, RateLimit, RateLimitReport, RateLimitSpec,
-    Resource, TargetRef, Throttling,
+    AdaptiveAlgorithm, AdaptiveLimit, BatchLimit, CallerPriority, CountedTokens, Duration,
+    EndpointLimits, LearnBatch, Limits, Priorities, Priority, Queue, RateLimit, RateLimitReport,
+    RateLimitSpec, Resource, TargetRef, Throttling, TokenScope,
 };
 
 fn limit() -> impl Strategy<Value = Option<u32>> {
@@ -140,23 +140,67 @@ pub(super) fn limits() -> impl Strategy<Value = Limits> {
 }
 
 pub(super) fn rate_limit() -> impl Strategy<Value = Resource> {
-    let parts = vec!["identity", "namespace", "path", "method", "header:X-Tenant"];
+    let parts = vec![
+        "identity",
+        "namespace",
+        "path",
+        "method",
+        "header:X-Tenant",
+        "model",
+        "tenant",
+    ];
+    let count = select(vec![
+        CountedTokens::Input,
+        CountedTokens::Output,
+        CountedTokens::Total,
+    ]);
+    let budget = (
+        100u64..1_000_000,
+        of(count),
+        of(any::<bool>()),
+        of(1u32..100),
+        (any::<bool>(), of(0u64..100)),
+    );
     let limit = (
         vec(route_match(), 0..2),
         subsequence(parts, 0..4),
         1u32..10_000_000,
-        (1000u64..86_400_000).prop_map(Duration::from_millis),
+        (10_000u64..86_400_000).prop_map(Duration::from_millis),
         of(1u32..1000),
         of(1u32..=1_000_000),
+        of(budget),
     )
-        .prop_map(|(matches, key, requests, per, burst, max_keys)| RateLimit {
-            name: String::new(),
-            matches,
-            key: key.into_iter().map(str::to_owned).collect(),
-            requests,
-            per,
-            burst,
-            max_keys,
+        .prop_map(|(matches, key, requests, per, burst, max_keys, budget)| {
+            let limit = RateLimit {
+                name: String::new(),
+                matches,
+                key: key.into_iter().map(str::to_owned).collect(),
+                requests: Some(requests),
+                tokens: None,
+                per,
+                count: None,
+                scope: None,
+                hard_limit: None,
+                default_max_tokens: None,
+                advance: None,
+                burst,
+                max_keys,
+            };
+            let Some((tokens, count, hard_limit, default_max_tokens, (shared, advance))) = budget
+            else {
+                return limit;
+            };
+            RateLimit {
+                requests: None,
+                burst: None,
+                tokens: Some(tokens),
+                count,
+                hard_limit,
+                default_max_tokens,
+                scope: (!shared).then_some(TokenScope::Sidecar),
+                advance: advance.filter(|_| shared),
+                ..limit
+            }
         });
     let report = of(select(vec![
         RateLimitReport::Refused,

@@ -83,5 +83,23 @@ pub(super) fn rate_limits(limits: &RateLimits) -> Value {
             "refused": limit.counts.refused(),
         })
     };
-    limits.limits.iter().map(limit).collect()
+    let budget = |budget: &std::sync::Arc<crate::admission::TokenBudget>| {
+        json!({
+            "policy": &*budget.policy,
+            "name": &*budget.name,
+            "matches": budget.matches.iter().map(super::condition).collect::<Vec<_>>(),
+            "tokens": budget.tokens,
+            "per_ms": millis(budget.per),
+            "count": budget.counted.as_str(),
+            "scope": if budget.shared { "mesh" } else { "sidecar" },
+            "hard_limit": budget.hard_limit,
+            "default_max_tokens": budget.default_max_tokens,
+            "advance": budget.advance,
+            "allowed": budget.counts.allowed(),
+            "refused": budget.counts.refused(),
+            "spent_tokens": budget.counts.spent(),
+        })
+    };
+    let budgets = limits.budgets.iter().map(budget);
+    limits.limits.iter().map(limit).chain(budgets).collect()
 }

@@ -19,6 +19,7 @@ fn limit(name: &str, key: &[KeyPart], requests: u32) -> RateLimit {
 fn limits(limits: Vec<RateLimit>) -> RateLimits {
     RateLimits {
         limits,
+        budgets: Vec::new(),
         refusals: Arc::default(),
     }
 }
@@ -38,8 +39,12 @@ fn ask(limits: &RateLimits, caller: &str, tenant: &'static str) -> Result<u32, S
     };
     let caller =
         (!caller.is_empty()).then(|| SpiffeId::new("outrigger.local", "default", caller).unwrap());
-    match limits.decide(&facts, caller.as_ref()) {
-        Decision::Allowed(report) => Ok(report.unwrap().standing.remaining),
+    let subject = Subject {
+        caller: caller.as_ref(),
+        ..Subject::default()
+    };
+    match limits.decide(&facts, &subject) {
+        Decision::Allowed(report) => Ok(u32::try_from(report.unwrap().remaining).unwrap()),
         Decision::Refused(limit, _) => Err(limit.name.to_string()),
     }
 }
@@ -91,7 +96,7 @@ async fn clients_are_told_when_to_come_again() {
         headers: &HeaderMap::new(),
         model: None,
     };
-    let Decision::Refused(_, report) = limits.decide(&facts, None) else {
+    let Decision::Refused(_, report) = limits.decide(&facts, &Subject::default()) else {
         panic!("let through");
     };
     assert_eq!(report.retry_after(), 60);

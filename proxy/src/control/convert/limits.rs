@@ -7,6 +7,7 @@ use outrigger_proto::dataplane::v1 as wire;
 
 use super::service::one_match;
 use super::{Reason, known, list, service_name, timeout};
+use crate::admission::tokens::Counted;
 use crate::admission::{
     BatchLimit, CallerPriority, KeyPart, Priorities, Priority, QueueSettings, Rate,
 };
@@ -33,6 +34,8 @@ const MAX_KEYS: u32 = 10_000;
 /// A queue or a table that is larger is a mistake, or an attack on our memory.
 const MOST_WAITING: u32 = 100_000;
 const MOST_KEYS: u32 = 1_000_000;
+/// Sums of budgets stay far from overflow.
+const MOST_TOKENS: u64 = 1_000_000_000_000;
 
 /// A rate limit, before it is given what it counts with.
 #[derive(Clone, Debug)]
@@ -44,6 +47,20 @@ pub(in crate::control) struct RateLimitSpec {
     pub rate: Rate,
     pub max_keys: u32,
     pub always_report: bool,
+    /// It is a limit of tokens; the rate says nothing.
+    pub tokens: Option<TokenSpec>,
+}
+
+/// What is special about a limit of tokens.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::control) struct TokenSpec {
+    pub tokens: u64,
+    pub per: Duration,
+    pub counted: Counted,
+    pub shared: bool,
+    pub hard_limit: bool,
+    pub default_max_tokens: u32,
+    pub advance: u64,
 }
 
 fn or(value: u32, default: u32) -> u32 {
@@ -240,7 +257,9 @@ fn priority(field: &str, number: i32) -> Result<Option<Priority>, Reason> {
 pub(super) fn rate_limits(wire: &[wire::RateLimit]) -> Result<Vec<RateLimitSpec>, Reason> {
     list("rate_limits", wire, |limit: &wire::RateLimit| {
         let per = timeout("per", limit.per)?.ok_or("per: unset")?;
-        if limit.requests == 0 {
+        let tokens = limit.tokens.as_ref();
+        let tokens = tokens.map(|wire| token_budget(wire, per)).transpose()?;
+        if limit.requests == 0 && tokens.is_none() {
             return Err("requests: 0 lets nothing through".into());
         }
         let max_keys = or(limit.max_keys, MAX_KEYS);
@@ -255,7 +274,37 @@ pub(super) fn rate_limits(wire: &[wire::RateLimit]) -> Result<Vec<RateLimitSpec>
             rate: Rate::new(limit.requests, per, or(limit.burst, limit.requests)),
             max_keys,
             always_report: limit.always_report,
+            tokens,
         })
+    })
+}
+
+fn token_budget(wire: &wire::TokenBudget, per: Duration) -> Result<TokenSpec, Reason> {
+    if wire.tokens == 0 || wire.tokens > MOST_TOKENS {
+        return Err(format!(
+            "tokens.tokens: {} is not from 1 to {MOST_TOKENS}",
+            wire.tokens
+        ));
+    }
+    if wire.advance > wire.tokens {
+        return Err(format!(
+            "tokens.advance: {} is above tokens, {}",
+            wire.advance, wire.tokens
+        ));
+    }
+    let counted = known::<wire::CountedTokens>("tokens.counted", wire.counted)?;
+    Ok(TokenSpec {
+        tokens: wire.tokens,
+        per,
+        counted: match counted {
+            wire::CountedTokens::Input => Counted::Input,
+            wire::CountedTokens::Output => Counted::Output,
+            wire::CountedTokens::Unspecified | wire::CountedTokens::Total => Counted::Total,
+        },
+        shared: wire.shared,
+        hard_limit: wire.hard_limit,
+        default_max_tokens: wire.default_max_tokens.max(1),
+        advance: wire.advance,
     })
 }
 
@@ -268,6 +317,8 @@ fn key_part(wire: &wire::RateLimitKey) -> Result<KeyPart, Reason> {
         Of::Path => KeyPart::Path,
         Of::Method => KeyPart::Method,
         Of::Header => KeyPart::Header(header_name("header", &wire.header)?),
+        Of::Model => KeyPart::Model,
+        Of::Tenant => KeyPart::Tenant,
     })
 }
 

@@ -13,8 +13,10 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
 use super::super::ModelRequest;
+use super::budget::{Ended, Metered, Metering};
 use super::usage::UsageFilter;
 use super::{Observer, Report, StreamOutcome, events};
+use crate::admission::tokens::Meter;
 use crate::error::Reason;
 use crate::http::body::{BodyError, Source};
 use crate::http::clock::Alarm;
@@ -39,6 +41,8 @@ pub(crate) struct ModelStream {
     clocks: Option<Box<Clocks>>,
     /// `None`: it goes on; the error, until it was told.
     broken: Option<Option<BodyError>>,
+    /// Its tokens are of a budget.
+    metering: Option<Box<Metering>>,
 }
 
 #[derive(Debug)]
@@ -100,8 +104,26 @@ pub(crate) fn watch(request: &ModelRequest, response: Response<Source>) -> Respo
             held_bytes: 0,
             clocks: None,
             broken: None,
+            metering: None,
         }))
     })
+}
+
+/// Counts a stream's tokens against the budgets that they are of, and ends it where one says so.
+pub(crate) fn meter(meter: &Rc<Meter>, request: &ModelRequest, response: &mut Response<Source>) {
+    let Source::Model(stream) = response.body_mut() else {
+        return;
+    };
+    if !stream.report.is_stream {
+        return;
+    }
+    let metering = Metering::new(Rc::clone(meter), request);
+    let ends = metering.ends();
+    stream.metering = Some(Box::new(metering));
+    if ends {
+        // It may get shorter.
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
 }
 
 /// As [`watch`], with what the service's policy says of streams. Where `hold` is set, waits until the first token is there, or
@@ -205,6 +227,19 @@ impl ModelStream {
             Watched::Stream { observer, filter } => {
                 let before = observer.seen.tokens;
                 let data = match filter {
+                    None if self.metering.is_some() => {
+                        let metered = self.metering.as_mut().map(|it| it.pass(data, observer));
+                        let Metered { data, end } = metered?;
+                        if let Some(end) = end {
+                            // What is upstream of it is cancelled by that.
+                            self.inner = Source::Empty;
+                            if end == Ended::Broken {
+                                let error = BodyError::Clock(Reason::TokenBudget);
+                                self.broken = Some(Some(error));
+                            }
+                        }
+                        data
+                    }
                     None => {
                         observer.feed(&data);
                         data
@@ -257,14 +292,17 @@ impl ModelStream {
     /// The server's side has ended.
     fn end(&mut self) -> Option<Frame<Bytes>> {
         self.read_whole();
-        let Watched::Stream {
-            filter: Some(filter),
-            ..
-        } = &mut self.watched
-        else {
-            return None;
+        let rest = match (&mut self.watched, &mut self.metering) {
+            (
+                Watched::Stream {
+                    filter: Some(filter),
+                    ..
+                },
+                _,
+            ) => filter.rest(),
+            (_, Some(metering)) => metering.rest(),
+            _ => return None,
         };
-        let rest = filter.rest();
         (!rest.is_empty()).then(|| Frame::data(rest))
     }
 
@@ -367,7 +405,7 @@ impl Body for ModelStream {
                 filter: Some(filter),
                 ..
             } => filter.is_empty(),
-            _ => true,
+            _ => self.metering.as_ref().is_none_or(|it| it.is_empty()),
         };
         let broken = matches!(self.broken, Some(Some(_)));
         self.held.is_empty() && filtered && !broken && self.inner.is_end_stream()
@@ -381,7 +419,8 @@ impl Body for ModelStream {
                 ..
             }
         );
-        if is_filtered || !self.held.is_empty() {
+        let may_end = self.metering.as_ref().is_some_and(|it| it.ends());
+        if is_filtered || may_end || !self.held.is_empty() {
             return SizeHint::default();
         }
         self.inner.size_hint()

@@ -2,6 +2,8 @@
 //! that whoever answers for the request shares.
 
 mod body;
+mod budget;
+mod ending;
 mod events;
 mod sse;
 mod usage;
@@ -14,7 +16,7 @@ use super::api::Api;
 use events::Event;
 use sse::Splitter;
 
-pub(crate) use body::{ModelStream, begin, watch};
+pub(crate) use body::{ModelStream, begin, meter, watch};
 
 /// What was seen of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

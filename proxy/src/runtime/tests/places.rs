@@ -322,6 +322,7 @@ async fn a_rate_is_each_tenants_own_and_says_nothing_of_the_endpoint() {
             rate: Rate::new(2, Duration::from_secs(3600), 2),
             always_report: true,
         }],
+        budgets: Vec::new(),
         refusals: Arc::default(),
     };
     serve(&pair, app.address, |port| {

@@ -95,6 +95,7 @@ pub(super) fn write_snapshot(page: &mut Page, snapshot: &Snapshot) {
     }
     // A limit counts for all ports of its service.
     let mut decisions = std::collections::BTreeMap::new();
+    let mut budgets = std::collections::BTreeMap::new();
     for port in snapshot.inbound.values() {
         let number = port.port.to_string();
         let labels = [&*port.service, number.as_str()];
@@ -116,6 +117,29 @@ pub(super) fn write_snapshot(page: &mut Page, snapshot: &Snapshot) {
                 );
                 decisions.insert(key, &limit.counts);
             }
+            for budget in &limits.budgets {
+                let key = (
+                    port.service.clone(),
+                    budget.policy.clone(),
+                    budget.name.clone(),
+                );
+                budgets.insert(key, &budget.counts);
+            }
+        }
+    }
+    for ((service, policy, name), counts) in budgets {
+        for (decision, count) in [("allowed", counts.allowed()), ("refused", counts.refused())] {
+            let labels = [&*service, &*policy, &*name, decision];
+            page.add(catalog::RATE_LIMIT_DECISIONS, &labels, count as f64);
+        }
+        let labels = [&*service, &*policy, &*name];
+        for (metric, count) in [
+            (catalog::RATE_LIMIT_CROWDED, counts.crowded()),
+            (catalog::TOKEN_BUDGET_SPENT, counts.spent()),
+            (catalog::TOKEN_BUDGET_LEASED, counts.leased()),
+            (catalog::TOKEN_BUDGET_STOPPED, counts.stopped()),
+        ] {
+            page.add(metric, &labels, count as f64);
         }
     }
     for ((service, policy, name), counts) in decisions {

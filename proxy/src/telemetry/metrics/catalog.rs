@@ -157,6 +157,12 @@ catalog! {
         "Requests that a rate limit was for, by what it decided.");
     RATE_LIMIT_CROWDED = counter("outrigger_rate_limit_crowded_total", &["service", "policy", "limit"],
         "Requests whose key shared what it may with others, because there are more keys than the limit keeps apart.");
+    TOKEN_BUDGET_SPENT = counter("outrigger_token_budget_spent_tokens_total", &["service", "policy", "limit"],
+        "Tokens of requests that have ended, as a budget counts them.");
+    TOKEN_BUDGET_LEASED = counter("outrigger_token_budget_leased_tokens_total", &["service", "policy", "limit"],
+        "Tokens that the control plane has leased to this sidecar.");
+    TOKEN_BUDGET_STOPPED = counter("outrigger_token_budget_stopped_streams_total", &["service", "policy", "limit"],
+        "Streams that were ended because a budget with a hard limit was spent.");
     GEN_AI_SERVER_DURATION = histogram("gen_ai_server_request_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],
         "Requests for models beside the model's server, from head to last byte, seconds.");
     GEN_AI_CLIENT_DURATION = histogram("gen_ai_client_operation_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],

@@ -1,6 +1,7 @@
 //! `describe`: one resource in words, and what the sidecars make of it.
 
 mod balancing;
+mod budgets;
 mod connections;
 mod filters;
 mod health;
@@ -113,7 +114,10 @@ fn describe(resource: &Resource, around: &Surroundings, color: bool) -> String {
             health::unavailable(&json::resource(resource)["status"], &mut sheet);
         }
         Spec::Route(spec) => route::route(spec, own, &mut sheet),
-        Spec::RateLimit(spec) => limits::rate_limit(spec, own, &mut sheet),
+        Spec::RateLimit(spec) => {
+            limits::rate_limit(spec, own, &mut sheet);
+            budgets::usage(&json::resource(resource)["status"], &mut sheet);
+        }
         Spec::Workload(spec) => kinds::workload(spec, &mut sheet),
     }
     sidecars::write(&typed, around, &mut sheet);

@@ -47,6 +47,12 @@ pub(super) fn workloads() -> Vec<(&'static str, wire::Resource)> {
         header: header.into(),
     };
     let rate_limit = wire::RateLimit {
+        tokens: Some(wire::TokenBudget {
+            tokens: 100_000,
+            shared: true,
+            advance: 5000,
+            ..Default::default()
+        }),
         policy: "default/fair".into(),
         name: "each".into(),
         matches: vec![wire::Match {

@@ -1,7 +1,8 @@
 //! Limits and rate limits in words.
 
 use outrigger_control_plane::model::{
-    BatchLimit, Limits, RateLimit, RateLimitReport, RateLimitSpec, Resource,
+    BatchLimit, CountedTokens, Limits, RateLimit, RateLimitReport, RateLimitSpec, Resource,
+    TokenScope,
 };
 
 use super::route::condition_words;
@@ -140,13 +141,16 @@ fn limit_lines(limit: &RateLimit) -> Vec<String> {
     if limit.matches.is_empty() {
         lines.push(format!("{:<10}always", "when"));
     }
-    lines.push(format!(
-        "{:<10}{} requests in {}, {} at once, at each endpoint",
-        "allows",
-        limit.requests,
-        limit.per,
-        limit.burst()
-    ));
+    match limit.tokens {
+        Some(tokens) => lines.extend(token_lines(tokens, limit)),
+        None => lines.push(format!(
+            "{:<10}{} requests in {}, {} at once, at each endpoint",
+            "allows",
+            limit.requests.unwrap_or_default(),
+            limit.per,
+            limit.burst()
+        )),
+    }
     let key = if limit.key.is_empty() {
         "all requests together".to_owned()
     } else {
@@ -158,6 +162,35 @@ fn limit_lines(limit: &RateLimit) -> Vec<String> {
     };
     lines.push(format!("{:<10}{key}", "counts"));
     lines
+}
+
+fn token_lines(tokens: u64, limit: &RateLimit) -> [String; 3] {
+    let kind = match limit.count.unwrap_or_default() {
+        CountedTokens::Input => "tokens of prompts",
+        CountedTokens::Output => "tokens of answers",
+        CountedTokens::Total => "tokens",
+    };
+    let scope = match limit.scope.unwrap_or_default() {
+        TokenScope::Mesh => format!(
+            "by all sidecars of the service; each may give {} away before the control plane has answered",
+            limit.advance()
+        ),
+        TokenScope::Sidecar => "at each endpoint".to_owned(),
+    };
+    let end = if limit.hard_limit.unwrap_or_default() {
+        "streams are ended where the tokens are"
+    } else {
+        "streams go on, and what they take too much is counted"
+    };
+    [
+        format!("{:<10}{tokens} {kind} in {}", "allows", limit.per),
+        format!("{:<10}{scope}", "shared"),
+        format!(
+            "{:<10}{} for an answer without a maximum; {end}",
+            "reserves",
+            limit.default_max_tokens()
+        ),
+    ]
 }
 
 /// The rate limits for a service, by name.
@@ -179,5 +212,13 @@ pub fn rate_limits_of<'a>(
 
 /// `per-caller 100/1m`.
 pub fn short(limit: &RateLimit) -> String {
-    format!("{} {}/{}", limit.name, limit.requests, limit.per)
+    match limit.tokens {
+        Some(tokens) => format!("{} {tokens} tokens/{}", limit.name, limit.per),
+        None => format!(
+            "{} {}/{}",
+            limit.name,
+            limit.requests.unwrap_or_default(),
+            limit.per
+        ),
+    }
 }
