@@ -148,7 +148,6 @@ impl Replay {
             return Poll::Ready(Filled::Whole(Bytes::new()));
         };
         let mut body = shared.body.borrow_mut();
-        let body = &mut *body;
         loop {
             if body.kept > cap {
                 return Poll::Ready(Filled::Longer);
@@ -156,32 +155,38 @@ impl Replay {
             if body.ended {
                 return Poll::Ready(Filled::Whole(body.join()));
             }
-            let frame = match ready!(Pin::new(&mut body.source).poll_frame(cx)) {
-                None => {
-                    body.end(None);
-                    continue;
+            if ready!(shared.poll_ahead(&mut body, cx)).is_err() {
+                return Poll::Ready(Filled::Broken);
+            }
+        }
+    }
+
+    /// As [`poll_fill`](Self::poll_fill), for the first message of a stream: no further than to its end. `length`: how long it is
+    /// with its prefix, by that. What is there may be more than it; less where the body has ended.
+    pub(crate) fn poll_message<const PREFIX: usize>(
+        &self,
+        cap: usize,
+        length: impl Fn([u8; PREFIX]) -> u64,
+        cx: &mut Context<'_>,
+    ) -> Poll<Filled> {
+        let Some(shared) = &self.shared else {
+            return Poll::Ready(Filled::Whole(Bytes::new()));
+        };
+        let mut body = shared.body.borrow_mut();
+        loop {
+            if let Some(length) = body.prefix().map(&length) {
+                if length > cap as u64 {
+                    return Poll::Ready(Filled::Longer);
                 }
-                Some(Err(_)) => {
-                    shared.broken.set(true);
-                    return Poll::Ready(Filled::Broken);
+                if body.kept as u64 >= length {
+                    return Poll::Ready(Filled::Whole(body.join()));
                 }
-                Some(Ok(frame)) => frame,
-            };
-            match frame.into_data() {
-                Ok(data) => {
-                    shared.bytes.set(shared.bytes.get() + data.len() as u64);
-                    body.kept += data.len();
-                    if !data.is_empty() {
-                        body.chunks.push(data);
-                    }
-                    if body.source.is_end_stream() {
-                        body.end(None);
-                    }
-                }
-                Err(frame) => {
-                    body.trailers = frame.into_trailers().ok();
-                    body.end(None);
-                }
+            }
+            if body.ended {
+                return Poll::Ready(Filled::Whole(body.join()));
+            }
+            if ready!(shared.poll_ahead(&mut body, cx)).is_err() {
+                return Poll::Ready(Filled::Broken);
             }
         }
     }
@@ -261,7 +266,42 @@ impl Replay {
     }
 }
 
+/// The client's side of the request broke.
+struct Broken;
+
 impl Shared {
+    /// Reads a piece before any try does.
+    fn poll_ahead(&self, body: &mut Kept, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        let frame = match ready!(Pin::new(&mut body.source).poll_frame(cx)) {
+            None => {
+                body.end(None);
+                return Poll::Ready(Ok(()));
+            }
+            Some(Err(_)) => {
+                self.broken.set(true);
+                return Poll::Ready(Err(Broken));
+            }
+            Some(Ok(frame)) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                self.bytes.set(self.bytes.get() + data.len() as u64);
+                body.kept += data.len();
+                if !data.is_empty() {
+                    body.chunks.push(data);
+                }
+                if body.source.is_end_stream() {
+                    body.end(None);
+                }
+            }
+            Err(frame) => {
+                body.trailers = frame.into_trailers().ok();
+                body.end(None);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll(
         &self,
         turn: u32,
@@ -335,6 +375,16 @@ impl Kept {
             tap.end(trailers);
         }
         self.taps = Vec::new();
+    }
+
+    /// The first bytes. `None`: not all of them are here.
+    fn prefix<const LENGTH: usize>(&self) -> Option<[u8; LENGTH]> {
+        let mut bytes = self.chunks.iter().flatten();
+        let mut prefix = [0; LENGTH];
+        for place in &mut prefix {
+            *place = *bytes.next()?;
+        }
+        Some(prefix)
     }
 
     /// All chunks as one.

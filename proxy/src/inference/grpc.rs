@@ -1,12 +1,31 @@
 //! The model in a message of KServe's gRPC interface: `ModelInferRequest.model_name`, field 1
 //! (<https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/open_inference_grpc.proto>).
 
-/// Whether a call's only message is here with its end: the stream of `ModelStreamInfer` may wait for answers first.
-pub(super) fn is_unary(path: &str) -> bool {
-    path.ends_with("/ModelInfer")
+/// A call whose messages name a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Its only message is here with its end.
+    Unary,
+    /// The first of its messages counts. Those after it may wait for answers.
+    Stream,
 }
 
-/// The model's name in a message with its prefix of five bytes. The last value of a field counts, as protobuf has it.
+/// Which call it is. `None`: one that names no model.
+pub(super) fn call(path: &str) -> Option<Call> {
+    match path.rsplit_once('/')?.1 {
+        "ModelInfer" => Some(Call::Unary),
+        "ModelStreamInfer" => Some(Call::Stream),
+        _ => None,
+    }
+}
+
+/// Length of a message and its prefix of five bytes: a flag for compression, and the message's length
+/// (<https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>).
+pub(super) fn framed_length([_, length @ ..]: [u8; 5]) -> u64 {
+    5 + u64::from(u32::from_be_bytes(length))
+}
+
+/// The model's name in a message with its prefix, whatever comes after it. The last value of a field counts, as protobuf has it.
 pub(super) fn model_name(framed: &[u8]) -> Option<&str> {
     let (prefix, message) = framed.split_first_chunk::<5>()?;
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]);
@@ -52,7 +71,7 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::model_name;
+    use super::{Call, call, framed_length, model_name};
 
     #[test]
     fn finds_the_first_field() {
@@ -69,7 +88,18 @@ mod tests {
         for end in 0..message.len() {
             assert_eq!(model_name(&message[..end]), None);
         }
+        assert_eq!(framed_length([0, 0, 0, 0, 13]), message.len() as u64);
+        let next = [&message[..], &message[..7]].concat();
+        assert_eq!(model_name(&next), Some("resne"));
         assert_eq!(model_name(&[1, 0, 0, 0, 0]), None);
         assert_eq!(model_name(&[0, 0, 0, 0, 1, 0x0f]), None);
+    }
+
+    #[test]
+    fn calls_that_name_a_model() {
+        let of = |method: &str| call(&format!("/inference.GRPCInferenceService/{method}"));
+        assert_eq!(of("ModelInfer"), Some(Call::Unary));
+        assert_eq!(of("ModelStreamInfer"), Some(Call::Stream));
+        assert_eq!(of("ModelReady"), None);
     }
 }

@@ -101,6 +101,7 @@ fn why_not(model: &ModelRequest, headers: &HeaderMap) -> Option<&'static str> {
         Unread::OtherType => "its body is no JSON",
         Unread::Malformed => "its body is no JSON object",
         Unread::TooDeep => "its body is nested too deep",
+        Unread::Late => "its first message did not come",
     })
 }
 

@@ -82,6 +82,8 @@ pub enum Unread {
     Malformed,
     /// It is nested too deep.
     TooDeep,
+    /// The first message of a stream did not come.
+    Late,
 }
 
 impl ModelRequest {

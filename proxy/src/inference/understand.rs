@@ -27,6 +27,10 @@ use crate::telemetry::metrics::{ModelMetrics, Probe};
 /// For the part of a body that is read before the request is sent on. A client that is slower would hold memory for nothing.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// For the first message of a stream. It mostly comes with the head; a client that opens a stream before it has something to ask is
+/// let through, for its server may have to say something first.
+const FIRST_MESSAGE: Duration = Duration::from_secs(1);
+
 /// Why a request is not sent on.
 pub(crate) type Refusal = (Reason, String);
 
@@ -79,7 +83,7 @@ pub(crate) async fn understand(
 enum Kind {
     Json,
     Form,
-    Grpc,
+    Grpc(grpc::Call),
 }
 
 /// What the body is, by the head alone. `None`: there is nothing in it to read.
@@ -88,7 +92,7 @@ fn body_kind(api: Api, path: &str, headers: &HeaderMap) -> Result<Option<Kind>, 
         return Ok(None);
     }
     if api == Api::KserveGrpc {
-        return Ok(grpc::is_unary(path).then_some(Kind::Grpc));
+        return Ok(grpc::call(path).map(Kind::Grpc));
     }
     let coding = headers.get(CONTENT_ENCODING);
     if coding.is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
@@ -121,13 +125,27 @@ async fn read_body(
         request.unread = Some(Unread::TooLarge);
         return Ok(());
     }
+    let is_stream = kind == Kind::Grpc(grpc::Call::Stream);
     let filled = {
-        let filling = pin!(std::future::poll_fn(|cx| arrived.body.poll_fill(cap, cx)));
-        let now = Instant::now();
-        let deadline = Deadline::after(now, Some(BODY_TIMEOUT), Reason::BodyTimeout);
+        let body = &arrived.body;
+        let filling = pin!(std::future::poll_fn(|cx| if is_stream {
+            body.poll_message(cap, grpc::framed_length, cx)
+        } else {
+            body.poll_fill(cap, cx)
+        }));
+        let limit = if is_stream {
+            FIRST_MESSAGE
+        } else {
+            BODY_TIMEOUT
+        };
+        let deadline = Deadline::after(Instant::now(), Some(limit), Reason::BodyTimeout);
         Deadline::limit(deadline, filling).await
     };
     match filled {
+        Err(_) if is_stream => {
+            request.unread = Some(Unread::Late);
+            Ok(())
+        }
         Ok(Filled::Whole(body)) => read(kind, &arrived.head.headers, request, &body),
         Ok(Filled::Longer) => {
             request.unread = Some(Unread::TooLarge);
@@ -158,7 +176,7 @@ fn read(
             }
             Ok(())
         }
-        Kind::Grpc => {
+        Kind::Grpc(_) => {
             request.name = grpc::model_name(body).map(Box::from);
             Ok(())
         }

@@ -34,7 +34,7 @@ async fn collect(mut body: h2::RecvStream) -> Result<(String, Option<HeaderMap>)
 }
 
 /// A gRPC-like application: bytes back as they come, and the status at the end.
-async fn echo(address_of: Protocol) -> std::net::SocketAddr {
+pub(super) async fn echo(address_of: Protocol) -> std::net::SocketAddr {
     assert_ne!(address_of, Protocol::Tcp);
     sockets(|stream| async move {
         let mut connection = h2::server::handshake(stream).await.unwrap();

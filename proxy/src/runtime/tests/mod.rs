@@ -11,6 +11,7 @@ mod fallbacks;
 mod filters;
 mod first_token;
 mod goaways;
+mod grpc_models;
 mod health;
 mod hedges;
 mod http1;

@@ -22,19 +22,21 @@ pub enum Probe {
     OtherType,
     Malformed,
     TooDeep,
+    Late,
     /// A member stands twice: the request was refused.
     Ambiguous,
 }
 
 impl Probe {
     /// In the order of the discriminants.
-    pub const ALL: [Probe; 7] = [
+    pub const ALL: [Probe; 8] = [
         Probe::Read,
         Probe::TooLarge,
         Probe::Compressed,
         Probe::OtherType,
         Probe::Malformed,
         Probe::TooDeep,
+        Probe::Late,
         Probe::Ambiguous,
     ];
 
@@ -46,6 +48,7 @@ impl Probe {
             Probe::OtherType => "other-type",
             Probe::Malformed => "malformed",
             Probe::TooDeep => "too-deep",
+            Probe::Late => "late",
             Probe::Ambiguous => "ambiguous",
         }
     }
@@ -59,6 +62,7 @@ impl From<Unread> for Probe {
             Unread::OtherType => Probe::OtherType,
             Unread::Malformed => Probe::Malformed,
             Unread::TooDeep => Probe::TooDeep,
+            Unread::Late => Probe::Late,
         }
     }
 }
