@@ -34,6 +34,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("proxy_protocol", proxy_protocol),
     ("model_request", model_request),
     ("token_stream", token_stream),
+    ("continuation", continuation),
     ("engine_metrics", engine_metrics),
     ("load_report", load_report),
 ];
@@ -41,6 +42,11 @@ pub const TARGETS: &[(&str, Target)] = &[
 /// A stream of tokens: what is seen of it does not depend on how it is cut into pieces.
 pub fn token_stream(bytes: &[u8]) {
     crate::inference::fuzz_stream(bytes);
+}
+
+/// A stream that breaks and goes on, and the request for its rest: what comes of it does not depend on how it is cut into pieces.
+pub fn continuation(bytes: &[u8]) {
+    crate::inference::fuzz_continuation(bytes);
 }
 
 /// The body of a request for a model: what is read of it, and that what is replaced in it is what was meant.

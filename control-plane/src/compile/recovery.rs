@@ -5,13 +5,29 @@ use outrigger_proto::dataplane::v1 as wire;
 use wire::fallback::{Cause, To};
 
 use super::policy::duration;
-use crate::model::{BackendRef, Fallback, FallbackCause, Hedge, RouteRule};
+use crate::model::{
+    BackendRef, Continuation, ContinuationMode, Fallback, FallbackCause, Hedge, RouteRule,
+};
 
 pub(super) fn hedge(hedge: &Hedge) -> wire::Hedge {
     wire::Hedge {
         delay: duration(hedge.delay),
         max_requests: hedge.max_requests(),
         methods: hedge.methods(),
+    }
+}
+
+pub(super) fn continuation(continuation: &Continuation) -> wire::Continuation {
+    use wire::continuation::Mode;
+    wire::Continuation {
+        mode: match continuation.mode() {
+            ContinuationMode::Auto => Mode::Auto,
+            ContinuationMode::Tokens => Mode::Tokens,
+            ContinuationMode::Text => Mode::Text,
+        }
+        .into(),
+        max_attempts: continuation.max_attempts(),
+        max_bytes: continuation.max_bytes(),
     }
 }
 

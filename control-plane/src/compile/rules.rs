@@ -158,6 +158,7 @@ fn collect(
                         }),
                         hedge: rule.hedge.as_ref().map(recovery::hedge),
                         fallbacks,
+                        continuation: rule.continuation.as_ref().map(recovery::continuation),
                         expose_attempts: rule.expose_attempts(),
                         session_persistence: rule
                             .session_persistence

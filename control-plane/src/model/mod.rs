@@ -5,6 +5,7 @@
 
 mod balancing;
 mod connection_pool;
+mod continuation;
 mod decode;
 mod duration;
 mod duration_parse;
@@ -39,6 +40,7 @@ pub use balancing::{
     ZoneMode, ZonePreference,
 };
 pub use connection_pool::{ConnectionPool, Http1Pool, Http2Pool, KeepAlive};
+pub use continuation::{Continuation, ContinuationMode};
 pub use decode::{decode, validate};
 pub use duration::Duration;
 pub use duration_parse::DurationError;

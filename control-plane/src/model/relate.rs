@@ -257,6 +257,13 @@ fn warn_about_models(
     warnings: &mut Vec<IndexedProblem>,
 ) {
     for (rule_index, rule) in spec.rules.iter().enumerate() {
+        if rule.continuation.is_some() {
+            warnings.push(IndexedProblem::new(
+                index,
+                format!("spec.rules[{rule_index}].continuation"),
+                format!("{key} has no spec.inference, so none of its streams can be continued; add inference: {{}} there"),
+            ));
+        }
         for (position, _) in rule
             .matches
             .iter()

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::meta::is_default;
 use super::{
-    Fallback, FallbackRef, Hedge, Labels, MirrorBackend, RequestTimeouts, Retry, RouteFilter,
-    SessionPersistence,
+    Continuation, Fallback, FallbackRef, Hedge, Labels, MirrorBackend, RequestTimeouts, Retry,
+    RouteFilter, SessionPersistence,
 };
 
 /// Spec of a `Route`.
@@ -69,6 +69,9 @@ pub struct RouteRule {
     /// What is tried where the backend fails, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fallbacks: Vec<Fallback>,
+    /// Unset: a token stream that breaks is broken for the caller too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub continuation: Option<Continuation>,
     /// Responses say in `x-outrigger-attempts` how often the request was sent. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expose_attempts: Option<bool>,

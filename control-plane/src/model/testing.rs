@@ -13,14 +13,15 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::{
-    AccessLog, BackendRef, ConnectionPool, Duration, Fallback, FallbackCause, FallbackRef,
-    FallbackResponse, FaultAbort, FaultDelay, FaultInjection, FilterType, GrpcCode, GrpcMatch,
-    HashInput, Header, HeaderMatch, HeaderModifier, Hedge, Http1Pool, Http2Pool, KeepAlive, Labels,
-    LoadBalancing, LoadBalancingPolicy, MeshSpec, MeshTimeouts, MirrorBackend, Mtls, MtlsMode,
-    ParentRef, PathMatch, PathMatchType, Protocol, QueryParamMatch, RequestMirror, RequestTimeouts,
-    Resource, Retry, RetryBudget, RingHash, RouteFilter, RouteMatch, RouteRule, RouteSpec,
-    ServiceEndpoints, ServicePort, ServiceSpec, ServiceTimeouts, SlowStart, StaticEndpoint,
-    Telemetry, ValueMatchType, ZoneMode, ZonePreference,
+    AccessLog, BackendRef, ConnectionPool, Continuation, ContinuationMode, Duration, Fallback,
+    FallbackCause, FallbackRef, FallbackResponse, FaultAbort, FaultDelay, FaultInjection,
+    FilterType, GrpcCode, GrpcMatch, HashInput, Header, HeaderMatch, HeaderModifier, Hedge,
+    Http1Pool, Http2Pool, KeepAlive, Labels, LoadBalancing, LoadBalancingPolicy, MeshSpec,
+    MeshTimeouts, MirrorBackend, Mtls, MtlsMode, ParentRef, PathMatch, PathMatchType, Protocol,
+    QueryParamMatch, RequestMirror, RequestTimeouts, Resource, Retry, RetryBudget, RingHash,
+    RouteFilter, RouteMatch, RouteRule, RouteSpec, ServiceEndpoints, ServicePort, ServiceSpec,
+    ServiceTimeouts, SlowStart, StaticEndpoint, Telemetry, ValueMatchType, ZoneMode,
+    ZonePreference,
 };
 
 /// A `Mesh`, a `Service`, a `Route` or a `RateLimit`.
@@ -461,7 +462,14 @@ fn filters() -> impl Strategy<Value = Vec<RouteFilter>> {
     })
 }
 
-fn recovery() -> impl Strategy<Value = (Option<Hedge>, Vec<Fallback>, Option<bool>)> {
+type Recovery = (
+    Option<Hedge>,
+    Vec<Fallback>,
+    Option<Continuation>,
+    Option<bool>,
+);
+
+fn recovery() -> impl Strategy<Value = Recovery> {
     let methods = of(subsequence(vec!["GET".to_owned(), "POST".to_owned()], 0..3));
     let hedge = (1u64..60_000, of(2u32..=5), methods).prop_map(|(delay, max_requests, methods)| {
         let delay = Duration::from_millis(delay);
@@ -503,7 +511,24 @@ fn recovery() -> impl Strategy<Value = (Option<Hedge>, Vec<Fallback>, Option<boo
             direct_response,
         },
     );
-    (of(hedge), vec(fallback, 0..2), of(any::<bool>()))
+    let modes = vec![
+        ContinuationMode::Auto,
+        ContinuationMode::Tokens,
+        ContinuationMode::Text,
+    ];
+    let continuation = (of(select(modes)), of(1u32..=3), of(1024u32..=4 << 20)).prop_map(
+        |(mode, max_attempts, max_bytes)| Continuation {
+            mode,
+            max_attempts,
+            max_bytes,
+        },
+    );
+    (
+        of(hedge),
+        vec(fallback, 0..2),
+        of(continuation),
+        of(any::<bool>()),
+    )
 }
 
 fn route_spec() -> impl Strategy<Value = RouteSpec> {
@@ -540,7 +565,7 @@ fn route_spec() -> impl Strategy<Value = RouteSpec> {
     )
         .prop_map(
             |(matches, backend_refs, timeouts, retry, recovery, filters)| {
-                let (hedge, fallbacks, expose_attempts) = recovery;
+                let (hedge, fallbacks, continuation, expose_attempts) = recovery;
                 RouteRule {
                     name: None,
                     matches,
@@ -550,6 +575,7 @@ fn route_spec() -> impl Strategy<Value = RouteSpec> {
                     retry,
                     hedge,
                     fallbacks,
+                    continuation,
                     expose_attempts,
                     session_persistence: None,
                 }

@@ -26,7 +26,9 @@ struct Body {
     prompt: Option<Prompt>,
     stream: Option<bool>,
     stream_options: Option<StreamOptions>,
-    max_tokens: Option<i64>,
+    /// `None`: it is not there. `Some(None)`: it is `null`.
+    #[serde(default, deserialize_with = "given")]
+    max_tokens: Option<Option<i64>>,
     max_completion_tokens: Option<i64>,
     min_tokens: Option<i64>,
     n: Option<i64>,
@@ -41,6 +43,11 @@ struct Body {
     return_token_ids: Option<bool>,
     add_generation_prompt: Option<bool>,
     continue_final_message: Option<bool>,
+}
+
+/// A member that is there, maybe with `null`.
+fn given<'de, D: serde::Deserializer<'de>>(found: D) -> Result<Option<Option<i64>>, D::Error> {
+    Option::deserialize(found).map(Some)
 }
 
 #[derive(Debug, Deserialize)]
@@ -152,13 +159,13 @@ impl Job {
             Kind::Completion => single_prompt(body.prompt.take())?,
         };
         let default_max = match kind {
-            // Both defaults are vLLM's: all that fits, and OpenAI's 16.
-            Kind::Chat => context.saturating_sub(prompt.len()).max(1),
-            Kind::Completion => 16,
+            // All defaults are vLLM's: all that fits, and OpenAI's 16, unless `null` stands there.
+            Kind::Completion if body.max_tokens.is_none() => 16,
+            _ => context.saturating_sub(prompt.len()).max(1),
         };
         let asked = match body.max_completion_tokens {
             Some(_) => count("max_completion_tokens", body.max_completion_tokens, 1)?,
-            None => count("max_tokens", body.max_tokens, 1)?,
+            None => count("max_tokens", body.max_tokens.flatten(), 1)?,
         };
         let max_tokens = asked.unwrap_or(default_max);
         let min_tokens = count("min_tokens", body.min_tokens, 0)?.unwrap_or(0);

@@ -773,6 +773,9 @@ pub struct Rule {
     /// Unset: each request is balanced for itself.
     #[prost(message, optional, tag = "30")]
     pub session_persistence: ::core::option::Option<SessionPersistence>,
+    /// Unset: a token stream that breaks is broken for the caller too.
+    #[prost(message, optional, tag = "140")]
+    pub continuation: ::core::option::Option<Continuation>,
 }
 /// Requests of a client's session go to one endpoint, which a token names.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1517,6 +1520,67 @@ pub struct Hedge {
     /// Methods of requests that may be sent more than once. Upper case.
     #[prost(string, repeated, tag = "3")]
     pub methods: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A token stream that broke goes on at another endpoint of the same backend: the caller sees one stream. Each further request
+/// is paid for with the budget of the service's retries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Continuation {
+    #[prost(enumeration = "continuation::Mode", tag = "1")]
+    pub mode: i32,
+    /// Requests after the first, at least 1.
+    #[prost(uint32, tag = "2")]
+    pub max_attempts: u32,
+    /// Bytes of an answer (text, and four for each token id) that are kept. A longer one is not continued. At least 1.
+    #[prost(uint32, tag = "3")]
+    pub max_bytes: u32,
+}
+/// Nested message and enum types in `Continuation`.
+pub mod continuation {
+    #[derive(
+        Clone,
+        Copy,
+        Debug,
+        PartialEq,
+        Eq,
+        Hash,
+        PartialOrd,
+        Ord,
+        ::prost::Enumeration
+    )]
+    #[repr(i32)]
+    pub enum Mode {
+        Unspecified = 0,
+        /// By token ids where the engine gives them, else by text.
+        Auto = 1,
+        /// The prompt's and the answer's token ids are the prompt of the next request.
+        Tokens = 2,
+        /// The text so far is the beginning of the next request's answer.
+        Text = 3,
+    }
+    impl Mode {
+        /// String value of the enum field names used in the ProtoBuf definition.
+        ///
+        /// The values are not transformed in any way and thus are considered stable
+        /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+        pub fn as_str_name(&self) -> &'static str {
+            match self {
+                Self::Unspecified => "MODE_UNSPECIFIED",
+                Self::Auto => "MODE_AUTO",
+                Self::Tokens => "MODE_TOKENS",
+                Self::Text => "MODE_TEXT",
+            }
+        }
+        /// Creates an enum from field names used in the ProtoBuf definition.
+        pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+            match value {
+                "MODE_UNSPECIFIED" => Some(Self::Unspecified),
+                "MODE_AUTO" => Some(Self::Auto),
+                "MODE_TOKENS" => Some(Self::Tokens),
+                "MODE_TEXT" => Some(Self::Text),
+                _ => None,
+            }
+        }
+    }
 }
 /// What answers where a backend fails, as long as nothing of a response has reached the caller. The backend is gone to
 /// directly, without the rules of its service.

@@ -12,8 +12,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::policy::{
-    AccessLogMode, Backend, Cause, ConnectionPool, Fallback, FallbackTo, Hedge, HostEntry,
-    InboundPort, Match, Protocol, Retry, Rule, Service, Snapshot, StringMatch, Timeouts,
+    AccessLogMode, Backend, Cause, ConnectionPool, Continuation, Fallback, FallbackTo, Hedge,
+    HostEntry, InboundPort, Match, Protocol, Retry, Rule, Service, Snapshot, StringMatch, Timeouts,
 };
 use crate::shared::Shared;
 use crate::tls::OriginSettings;
@@ -153,6 +153,7 @@ pub(crate) fn rule(rule: &Rule) -> Value {
         "session": rule.session.as_ref().map(|session| balancing::session(&session.settings)),
         "retry_budget": { "percent": rule.budget.percent(), "min_per_second": rule.budget.min_per_second() },
         "hedge": rule.recovery.hedge.as_ref().map(hedge),
+        "continuation": rule.recovery.continuation.as_deref().map(continuation),
         "fallbacks": rule.recovery.fallbacks.iter().map(fallback).collect::<Vec<_>>(),
         "expose_attempts": rule.recovery.expose_attempts,
     })
@@ -215,6 +216,14 @@ fn hedge(hedge: &Hedge) -> Value {
         "delay_ms": millis(hedge.delay),
         "max_requests": hedge.max_requests,
         "methods": hedge.methods.iter().map(|method| method.as_str()).collect::<Vec<_>>(),
+    })
+}
+
+fn continuation(continuation: &Continuation) -> Value {
+    json!({
+        "mode": continuation.mode.as_str(),
+        "max_attempts": continuation.max_attempts,
+        "max_bytes": continuation.max_bytes,
     })
 }
 

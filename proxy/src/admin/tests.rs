@@ -327,6 +327,7 @@ async fn the_configuration() {
                     "session": null,
                     "retry_budget": { "percent": 20, "min_per_second": 10 },
                     "hedge": null,
+                    "continuation": null,
                     "fallbacks": [],
                     "expose_attempts": false,
                 }],

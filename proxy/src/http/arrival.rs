@@ -21,6 +21,7 @@ use super::server::Client;
 use crate::balance::Endpoint;
 use crate::inference::ModelRequest;
 use crate::policy::Snapshot;
+use crate::telemetry::Direction;
 use crate::telemetry::trace::{self, Trace};
 
 /// A request whose head is clean. Boxed once: what waits for an upstream holds a pointer, not half a kilobyte.
@@ -66,6 +67,12 @@ impl Arrived {
             trace::begin(tracing, found.traceparent, may_begin, headers, &mut *rng)
         });
         drop(rng);
+        if client.direction == Direction::Inbound
+            && let Some(number) = found.continuation
+        {
+            let number = HeaderValue::from(u16::from(number));
+            head.headers.insert(headers::CONTINUATION, number);
+        }
         if let Some(certificate) = certificate {
             let certificate = certificate.clone();
             head.headers.insert(headers::CLIENT_CERT, certificate);

@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use super::tee::TeeSource;
 use crate::error::Reason;
 use crate::inference::ModelStream;
+use crate::outbound::continuation::ContinuedStream;
 use crate::pool::{Http1Response, Http2Lease, ResponseError, Upgraded};
 
 /// Why a body ended early.
@@ -65,6 +66,8 @@ pub(crate) enum Source {
     Peeked(Box<Peeked>),
     /// A model's answer, which is looked at.
     Model(Box<ModelStream>),
+    /// A model's answer, which goes on elsewhere where it breaks.
+    Continued(Box<ContinuedStream>),
 }
 
 #[derive(Debug)]
@@ -188,6 +191,7 @@ impl Body for Source {
                 None => Pin::new(&mut peeked.rest).poll_frame(cx),
             },
             Source::Model(stream) => Pin::new(&mut **stream).poll_frame(cx),
+            Source::Continued(stream) => Pin::new(&mut **stream).poll_frame(cx),
         }
     }
 
@@ -201,6 +205,7 @@ impl Body for Source {
             Source::Tee(source) => source.is_end_stream(),
             Source::Peeked(peeked) => peeked.first.is_none() && peeked.rest.is_end_stream(),
             Source::Model(stream) => stream.is_end_stream(),
+            Source::Continued(stream) => stream.is_end_stream(),
         }
     }
 
@@ -214,6 +219,7 @@ impl Body for Source {
             Source::Http2(_) | Source::Tee(_) => SizeHint::default(),
             Source::Peeked(peeked) => peeked.size_hint(),
             Source::Model(stream) => stream.size_hint(),
+            Source::Continued(stream) => stream.size_hint(),
         }
     }
 }

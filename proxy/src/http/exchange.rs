@@ -21,6 +21,7 @@ use crate::admission::Held;
 use crate::admission::tokens::Meter;
 use crate::balance::InFlight;
 use crate::error::Reason;
+use crate::inference::continuation::Breaks;
 use crate::inference::{Account, Served};
 use crate::outbound::verdict;
 use crate::policy::AccessLogMode;
@@ -185,6 +186,13 @@ impl Exchange {
     pub(crate) fn sends_tokens(&self) {
         if let Some(meter) = self.meter() {
             meter.send();
+        }
+    }
+
+    /// Its stream is continued where it breaks, or would be.
+    pub(crate) fn set_breaks(&mut self, breaks: &Rc<Breaks>) {
+        if let Some(account) = &mut self.model {
+            account.breaks = Some(Rc::clone(breaks));
         }
     }
 

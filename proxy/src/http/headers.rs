@@ -20,6 +20,8 @@ pub(crate) const ATTEMPTS: HeaderName = HeaderName::from_static("x-outrigger-att
 pub(crate) const FALLBACK: HeaderName = HeaderName::from_static("x-outrigger-fallback");
 /// The model that it asked for in place of the one that the request names.
 pub(crate) const FALLBACK_MODEL: HeaderName = HeaderName::from_static("x-outrigger-fallback-model");
+/// The request is for the rest of a stream that broke: how many there were of these. Set by the caller's sidecar only.
+pub(crate) const CONTINUATION: HeaderName = HeaderName::from_static("x-outrigger-continuation");
 /// Who the caller is; set by the inbound side only.
 pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
@@ -44,6 +46,8 @@ pub(crate) struct Found {
     pub(crate) timeout: bool,
     /// The caller wants to know how often its request was sent.
     pub(crate) attempts: bool,
+    /// [`CONTINUATION`].
+    pub(crate) continuation: Option<u8>,
 }
 
 /// Which headers a single pass over the names has met. Removing a header costs a hash and a probe; most requests have none
@@ -132,6 +136,8 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, upgrade: Option<&HeaderValu
     }
     let prior_http2 = met.ours && headers.contains_key(PRIOR_HTTP2);
     let attempts = met.ours && headers.contains_key(ATTEMPTS);
+    let continuation = || headers.get(CONTINUATION)?.to_str().ok()?.parse().ok();
+    let continuation = if met.ours { continuation() } else { None };
     clean_common(headers, met);
     if let Some(protocol) = upgrade {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -144,6 +150,7 @@ pub(crate) fn clean_request(headers: &mut HeaderMap, upgrade: Option<&HeaderValu
         prior_http2,
         timeout: met.timeout,
         attempts,
+        continuation,
     }
 }
 

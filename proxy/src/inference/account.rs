@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::continuation::Breaks;
 use super::stream::{Finish, Report, StreamOutcome};
 use super::{Api, ModelRequest};
 use crate::admission::tokens::{End, Meter};
 use crate::error::Reason;
 use crate::policy::Inference;
 use crate::telemetry::Outcome;
+use crate::telemetry::metrics::ContinuationResult;
 
 /// Kept with the request's exchange.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Account {
     pub served: Option<Box<Served>>,
     /// What it has reserved of budgets of tokens. `None`: none is for it.
     pub(crate) meter: Option<Rc<Meter>>,
+    /// Where the route continues streams that break. `None`: it does not.
+    pub breaks: Option<Rc<Breaks>>,
 }
 
 /// What a fallback asked in place of what the request was for.
@@ -93,6 +97,10 @@ pub struct Result {
     /// As the server counted, else as pieces of the stream were.
     pub output: Option<u32>,
     pub finish: Option<Finish>,
+    /// How often the stream was continued elsewhere.
+    pub continued: u32,
+    /// Why a stream that broke was not.
+    pub not_continued: Option<ContinuationResult>,
 }
 
 impl Account {
@@ -104,6 +112,7 @@ impl Account {
             report: None,
             served: None,
             meter: None,
+            breaks: None,
         }
     }
 
@@ -165,8 +174,14 @@ impl Account {
             let others = output?.checked_sub(1)?;
             last.saturating_duration_since(first).checked_div(others)
         });
+        let ended = self.outcome(outcome);
+        let breaks = self.breaks.as_deref();
+        if let Some(breaks) = breaks {
+            use ModelOutcome::{Error, Stalled, Truncated};
+            breaks.ended(matches!(ended, Error | Stalled | Truncated));
+        }
         Result {
-            outcome: self.outcome(outcome),
+            outcome: ended,
             duration: outcome.duration,
             first_token: times.map(|(first, _)| since(first)),
             per_token,
@@ -174,6 +189,8 @@ impl Account {
             input: usage.input,
             output,
             finish: seen.finish,
+            continued: breaks.map_or(0, Breaks::continued),
+            not_continued: breaks.and_then(Breaks::refused),
         }
     }
 

@@ -164,6 +164,15 @@ impl Edits {
         pieces
     }
 
+    /// Asks for token ids as well, where the client has not said whether it wants them.
+    pub(crate) fn ask_for_ids(&mut self, request: &ModelRequest) {
+        let open = request.spans.open;
+        // There are members: the prompt at least.
+        let member = Bytes::from_static(b"\"return_token_ids\":true,");
+        self.list.push((open..open, member));
+        self.list.sort_by_key(|(at, _)| at.start);
+    }
+
     /// Bytes that the body is longer by.
     pub fn growth(&self) -> i64 {
         let growth = |(at, with): &(Range<usize>, Bytes)| with.len() as i64 - at.len() as i64;

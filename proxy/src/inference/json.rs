@@ -62,6 +62,14 @@ impl<'a> Reader<'a> {
         self.at
     }
 
+    /// Whether the value that was read last ended with this.
+    pub(crate) fn ended_with(&self, tail: &[u8]) -> bool {
+        self.bytes
+            .get(..self.at)
+            .unwrap_or_default()
+            .ends_with(tail)
+    }
+
     /// Nothing but white space is left.
     pub(crate) fn is_done(&mut self) -> bool {
         self.peek().is_none()

@@ -7,6 +7,7 @@
 
 pub mod account;
 mod api;
+pub(crate) mod continuation;
 pub mod edit;
 pub mod engine;
 mod form;
@@ -33,4 +34,6 @@ pub(crate) use stream::ModelStream;
 pub(crate) use understand::{Refusal, understand};
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use {probe::fuzz, stream::fuzz as fuzz_stream};
+pub(crate) use {
+    continuation::fuzz as fuzz_continuation, probe::fuzz, stream::fuzz as fuzz_stream,
+};

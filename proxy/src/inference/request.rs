@@ -1,13 +1,16 @@
 //! What is known of a request for a model.
 
+use std::cell::OnceCell;
 use std::ops::Range;
 
 use bytes::Bytes;
 
 use super::api::Api;
+use super::continuation::Allowed;
 use super::json::Reader;
 use super::prefix::Prefixes;
 use crate::balance::{Prompt, PromptReader};
+use crate::telemetry::metrics::ContinuationResult;
 
 /// A request for a model, as far as it was understood. What is `None` is not known: nothing is guessed.
 #[derive(Debug)]
@@ -29,7 +32,9 @@ pub struct ModelRequest {
     pub wants_usage: bool,
     /// Why the body was not read.
     pub unread: Option<Unread>,
-    pub(super) body: Bytes,
+    pub(crate) body: Bytes,
+    /// Found out where a route continues broken streams.
+    pub(super) allowed: OnceCell<Result<Allowed, ContinuationResult>>,
     pub(super) spans: Spans,
 }
 
@@ -99,6 +104,7 @@ impl ModelRequest {
             wants_usage: false,
             unread: None,
             body: Bytes::new(),
+            allowed: OnceCell::new(),
             spans: Spans::default(),
         }
     }

@@ -15,15 +15,18 @@ use crate::error::Reason;
 use crate::http::arrival::Arrived;
 use crate::http::clock::Deadline;
 use crate::http::exchange::Exchange;
+use crate::http::headers;
+use crate::inference::continuation::Allowed;
 use crate::inference::{Api, Edited, NotReplaced};
-use crate::policy::{Backend, FallbackModel, Rule, Upstream};
+use crate::policy::{Backend, Continuation, FallbackModel, Rule, Upstream};
 use crate::runtime::Worker;
+use crate::telemetry::metrics::ContinuationResult;
 
 /// A request on its way to a backend.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) worker: &'a Rc<Worker>,
-    pub(super) rule: &'a Rule,
+    pub(super) rule: &'a Arc<Rule>,
     pub(super) backend: &'a Backend,
     pub(super) request: &'a Arrived,
     pub(super) affinity: &'a Affinity,
@@ -142,10 +145,17 @@ impl Call<'_> {
     pub(super) fn edited(&self) -> Option<Edited> {
         let inference = self.backend.upstream.inference.as_deref();
         let request = self.request.model.as_ref()?;
-        let edits = match self.model {
-            None => request.edits(inference?)?,
-            Some(model) => request.edits_to(&model.name, inference).ok()??,
+        let mut edits = match self.model {
+            None => request.edits(inference?),
+            Some(model) => request.edits_to(&model.name, inference).ok()?,
         };
+        if let Some((policy, Ok(allowed))) = self.continuation()
+            && allowed.asks_for_ids(policy.mode)
+            && !self.is_rest()
+        {
+            edits.get_or_insert_default().ask_for_ids(request);
+        }
+        let edits = edits?;
         Edited::new(self.request, request, &edits)
     }
 
@@ -160,6 +170,31 @@ impl Call<'_> {
         let edits = edits.and_then(|request| request.edits_to(&model.name, inference));
         // What is replaced must be here as a whole.
         edits.is_ok_and(|edits| edits.is_none() || self.request.body.whole().is_some())
+    }
+
+    /// What the rule says of a stream that breaks, and whether the request allows that. `None`: a break is a break.
+    pub(super) fn continuation(
+        &self,
+    ) -> Option<(&Continuation, Result<Allowed, ContinuationResult>)> {
+        let policy = self.rule.recovery.continuation.as_deref()?;
+        self.backend.upstream.inference.as_ref()?;
+        let allowed = self.request.model.as_ref()?.continuable()?;
+        Some((policy, allowed))
+    }
+
+    /// Whether it asks for the rest of a stream that broke.
+    pub(super) fn is_rest(&self) -> bool {
+        self.rule.recovery.continuation.is_some()
+            && self
+                .request
+                .head
+                .headers
+                .contains_key(headers::CONTINUATION)
+    }
+
+    /// Whether its stream is one part of what the client gets, which is looked at as a whole.
+    pub(super) fn is_part(&self) -> bool {
+        self.is_rest() || matches!(self.continuation(), Some((_, Ok(_))))
     }
 
     /// An endpoint for the next try.
@@ -198,6 +233,15 @@ impl Call<'_> {
 
     /// Begins a try at an endpoint. `None`: it has as many requests as it may have.
     pub(super) fn begin(&self, endpoint: &Arc<Endpoint>, exchange: &Exchange) -> Option<InFlight> {
+        self.begin_since(endpoint, exchange.started())
+    }
+
+    /// As [`begin`](Self::begin), for a request that came at this moment.
+    pub(super) fn begin_since(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        started: Instant,
+    ) -> Option<InFlight> {
         let mut in_flight = endpoint.try_begin()?;
         if self.endpoints().wants_prompt() {
             in_flight.prompt(self.affinity.uncached(self.request));
@@ -205,13 +249,13 @@ impl Call<'_> {
         // The policy's clocks: the caller's own may be shorter than any endpoint could keep.
         in_flight.answer_by(|| {
             let timeouts = &self.rule.timeouts;
-            let since = self.since.unwrap_or(exchange.started());
+            let since = self.since.unwrap_or(started);
             let heads = [timeouts.response_headers, timeouts.first_byte];
             let heads = heads.into_iter().flatten().min();
             let head = heads.and_then(|after| since.checked_add(after));
             let request = timeouts
                 .request
-                .and_then(|after| exchange.started().checked_add(after));
+                .and_then(|after| started.checked_add(after));
             head.into_iter().chain(request).min()
         });
         Some(in_flight)
@@ -294,7 +338,11 @@ impl Call<'_> {
     }
 }
 
-fn request_deadline(rule: &Rule, request: &Arrived, started: Instant) -> Option<Deadline> {
+pub(super) fn request_deadline(
+    rule: &Rule,
+    request: &Arrived,
+    started: Instant,
+) -> Option<Deadline> {
     let after = match (rule.timeouts.request, request.timeout) {
         (Some(policy), Some(caller)) => Some(policy.min(caller)),
         (policy, caller) => policy.or(caller),

@@ -34,7 +34,7 @@ pub(super) async fn first_token(
     };
     let limit = Deadline::after(begun, call.first_token(), Reason::FirstTokenTimeout);
     let elsewhere = call.rule.retry.is_some() || call.rule.recovery.is_for_streams();
-    let hold = model.stream && (elsewhere || limit.is_some());
+    let hold = model.stream && (elsewhere || limit.is_some() || call.is_rest());
     let first_token = limit.map(|limit| limit.at);
     let until = end.and_then(|end| end.checked_sub(HEAD_START));
     let begin = stream::begin(
@@ -43,6 +43,7 @@ pub(super) async fn first_token(
         response,
         hold.then_some(until),
         first_token,
+        call.is_part(),
     );
     Deadline::limit(limit, pin!(begin))
         .await

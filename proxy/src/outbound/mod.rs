@@ -3,6 +3,7 @@
 mod admit;
 mod affinity;
 mod call;
+pub(crate) mod continuation;
 mod fallback;
 mod filters;
 mod first_token;

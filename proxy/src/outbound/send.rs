@@ -11,7 +11,7 @@ use super::call::Call;
 use super::first_token::{LOST, first_token};
 use super::moves::{self, Moves};
 use super::retry::{self, Next, Retries};
-use super::{admit, fallback, hedge, outside, verdict};
+use super::{admit, continuation, fallback, hedge, outside, verdict};
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
 use crate::http::arrival::Arrived;
@@ -35,6 +35,8 @@ pub(super) struct Answer {
     pub(super) in_flight: InFlight,
     /// Another sidecar sent it.
     pub(super) from_sidecar: bool,
+    /// Who gives it, where somebody may have to go on with it.
+    pub(super) served: Option<Arc<Endpoint>>,
 }
 
 /// Sends the request and answers the client.
@@ -103,15 +105,18 @@ pub(super) fn finish(
                 mut response,
                 in_flight,
                 from_sidecar,
+                served,
             } = answer;
             headers::clean_response(response.headers_mut(), from_sidecar);
             call.finish(response.headers_mut());
             if from_sidecar {
                 exchange.note_reason(response.headers());
             }
+            let (response, in_flight) =
+                continuation::watch(call, &mut exchange, response, in_flight, served);
             let deadline = call.body_deadline(&exchange);
             let idle = call.rule.timeouts.stream_idle;
-            exchange.answer(response, Some(in_flight), idle, deadline)
+            exchange.answer(response, in_flight, idle, deadline)
         }
     };
     tell(call, attempts, mark, response.headers_mut());
@@ -221,6 +226,12 @@ async fn try_endpoints(
         }
         let from_sidecar = endpoint.mtls;
         let mut busy = None;
+        let served = call
+            .rule
+            .recovery
+            .continuation
+            .as_ref()
+            .map(|_| Arc::clone(&endpoint));
         let next = match &mut result {
             // The clock that it was told of is ours.
             Ok(response) if end.is_some() && from_sidecar && is_too_late(response) => {
@@ -301,6 +312,7 @@ async fn try_endpoints(
                             response,
                             in_flight,
                             from_sidecar,
+                            served,
                         })
                     }
                     Err(failure) => Err(failure.reason),

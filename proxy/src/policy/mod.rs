@@ -41,7 +41,10 @@ pub use limits::{CallerLimits, Concurrency, ServerLimits};
 pub use matching::{
     GrpcMatch, HeaderMatch, HostMatch, Match, ModelMatch, QueryParamMatch, StringMatch,
 };
-pub use recovery::{Cause, Causes, Fallback, FallbackModel, FallbackTo, Hedge, Recovery};
+pub use recovery::{
+    Cause, Causes, Continuation, ContinuationMode, Fallback, FallbackModel, FallbackTo, Hedge,
+    Recovery,
+};
 pub use session::{Carrier, Session, SessionSettings, Token};
 pub use split::Turns;
 pub use tracing::Tracing;

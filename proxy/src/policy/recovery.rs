@@ -8,13 +8,15 @@ use http::{HeaderValue, Method, StatusCode};
 use super::filters::DirectResponse;
 use super::{Backend, Rule};
 use crate::error::Reason;
-use crate::telemetry::metrics::FallbackMetrics;
+use crate::telemetry::metrics::{ContinuationMetrics, FallbackMetrics};
 
 /// Of one rule. The default: nothing of it.
 #[derive(Debug, Default)]
 pub struct Recovery {
     /// `None`: a request waits for the endpoint that it was sent to.
     pub hedge: Option<Hedge>,
+    /// `None`: a token stream that breaks is broken for the client too.
+    pub continuation: Option<Box<Continuation>>,
     /// In the order in which they are tried.
     pub fallbacks: Box<[Fallback]>,
     /// Responses say how often the request was sent.
@@ -29,6 +31,37 @@ pub struct Hedge {
     /// Under way at the same time, the first one included; at least 2.
     pub max_requests: u32,
     pub methods: Vec<Method>,
+}
+
+/// A token stream that breaks goes on at another endpoint.
+#[derive(Debug)]
+pub struct Continuation {
+    pub mode: ContinuationMode,
+    /// Requests after the first, at least 1.
+    pub max_attempts: u32,
+    /// Of an answer: its text, and four for each token id.
+    pub max_bytes: usize,
+    pub metrics: Arc<ContinuationMetrics>,
+}
+
+/// By what the next endpoint is told where the answer was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ContinuationMode {
+    /// By token ids where the engine gives them, else by text.
+    Auto,
+    Tokens,
+    Text,
+}
+
+impl ContinuationMode {
+    /// The word used in resources.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ContinuationMode::Auto => "auto",
+            ContinuationMode::Tokens => "tokens",
+            ContinuationMode::Text => "text",
+        }
+    }
 }
 
 /// What answers where a backend fails.

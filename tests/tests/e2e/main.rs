@@ -5,6 +5,7 @@ mod admission;
 mod bad_config;
 mod balancing;
 mod connections;
+mod continuation;
 mod control_plane;
 mod drain;
 mod egress;

@@ -288,7 +288,7 @@ fn hedges_and_fallbacks() {
     bench.put(&route(
         "r",
         &parent(
-            "[{hedge: {delay: 50ms}, exposeAttempts: true, timeouts: {firstByte: 2s, streamLifetime: 1h}, fallbacks: [\
+            "[{hedge: {delay: 50ms}, exposeAttempts: true, continuation: {mode: text}, timeouts: {firstByte: 2s, streamLifetime: 1h}, fallbacks: [\
              {backendRef: {name: small}}, \
              {on: [budget], model: tiny}, {on: [model-error], backendRef: {name: small}, model: mini}, \
              {on: [server-error], directResponse: {statusCode: 503, contentType: text/html, body: later}}]}]",
@@ -296,6 +296,12 @@ fn hedges_and_fallbacks() {
     ));
     let rule = bench.service("default/chat").rules.remove(0);
     assert!(rule.expose_attempts);
+    let continuation = wire::Continuation {
+        mode: wire::continuation::Mode::Text.into(),
+        max_attempts: 2,
+        max_bytes: 256 << 10,
+    };
+    assert_eq!(rule.continuation, Some(continuation));
     let timeouts = rule.timeouts.unwrap();
     assert_eq!(timeouts.first_byte.unwrap().seconds, 2);
     assert_eq!(timeouts.stream_lifetime.unwrap().seconds, 3600);

@@ -7,6 +7,7 @@ mod balancing;
 mod checks;
 mod common;
 mod connection_pool;
+mod continuation;
 mod egress;
 mod fallback;
 mod filters;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use super::balancing::SESSION;
 use super::checks;
 use super::common::{HOSTS, LABELS, METHODS, PORT, RETRY, TIMEOUT, WEIGHT_MAX};
+use super::continuation::CONTINUATION;
 use super::fallback::FALLBACKS;
 use super::filters::{self, FILTERS};
 use super::hedge::HEDGE;
@@ -153,6 +154,7 @@ static RULE: Object = Object::with_rule(
         Field::optional("retry", Shape::Object(&RETRY)),
         Field::optional("hedge", Shape::Object(&HEDGE)),
         Field::optional("fallbacks", Shape::List(&FALLBACKS)),
+        Field::optional("continuation", Shape::Object(&CONTINUATION)),
         Field::optional("exposeAttempts", Shape::Bool),
         Field::optional("sessionPersistence", Shape::Object(&SESSION)),
     ],

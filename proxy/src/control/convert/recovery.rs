@@ -8,14 +8,23 @@ use super::filters;
 use super::service::{backend, method};
 use super::{BackendSpec, Reason, known, list, timeout};
 use crate::policy::filters::DirectResponse;
-use crate::policy::{Cause, Causes, FallbackModel, Hedge};
+use crate::policy::{Cause, Causes, ContinuationMode, FallbackModel, Hedge};
 
 /// [`Recovery`](crate::policy::Recovery), with names in place of backends.
 #[derive(Debug, Default)]
 pub(in crate::control) struct RecoverySpec {
     pub hedge: Option<Hedge>,
+    pub continuation: Option<ContinuationSpec>,
     pub fallbacks: Vec<FallbackSpec>,
     pub expose_attempts: bool,
+}
+
+/// [`Continuation`](crate::policy::Continuation), without its metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::control) struct ContinuationSpec {
+    pub mode: ContinuationMode,
+    pub max_attempts: u32,
+    pub max_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -39,8 +48,13 @@ pub(super) fn recovery(rule: &wire::Rule) -> Result<RecoverySpec, Reason> {
         .hedge
         .as_ref()
         .map(|wire| hedge(wire).map_err(|problem| format!("hedge.{problem}")));
+    let continuation = rule
+        .continuation
+        .as_ref()
+        .map(|wire| continuation(wire).map_err(|problem| format!("continuation.{problem}")));
     Ok(RecoverySpec {
         hedge: hedge.transpose()?,
+        continuation: continuation.transpose()?,
         fallbacks: list("fallbacks", &rule.fallbacks, fallback)?,
         expose_attempts: rule.expose_attempts,
     })
@@ -57,6 +71,31 @@ fn hedge(wire: &wire::Hedge) -> Result<Hedge, Reason> {
         delay,
         max_requests,
         methods: list("methods", &wire.methods, |text| method("", text))?,
+    })
+}
+
+/// More is a mistake, or an attack on our memory: every stream of the rule may have as much held.
+const MOST_KEPT: u32 = 64 << 20;
+
+fn continuation(wire: &wire::Continuation) -> Result<ContinuationSpec, Reason> {
+    use wire::continuation::Mode;
+    let mode = match known::<Mode>("mode", wire.mode)? {
+        Mode::Unspecified => return Err("mode: unset".into()),
+        Mode::Auto => ContinuationMode::Auto,
+        Mode::Tokens => ContinuationMode::Tokens,
+        Mode::Text => ContinuationMode::Text,
+    };
+    if wire.max_attempts == 0 {
+        return Err("max_attempts: 0; it would never be used".into());
+    }
+    if wire.max_bytes == 0 || wire.max_bytes > MOST_KEPT {
+        let bytes = wire.max_bytes;
+        return Err(format!("max_bytes: {bytes} is not from 1 to {MOST_KEPT}"));
+    }
+    Ok(ContinuationSpec {
+        mode,
+        max_attempts: wire.max_attempts,
+        max_bytes: wire.max_bytes as usize,
     })
 }
 

@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use super::Builder;
 use crate::control::convert::{FallbackToSpec, RuleSpec, ServiceSpec};
-use crate::policy::{Fallback, FallbackTo, Recovery};
+use crate::policy::{Continuation, Fallback, FallbackTo, Recovery};
 
 /// What a fallback to a response is called.
 const RESPONSE: &str = "response";
@@ -46,6 +46,14 @@ impl Builder {
         }
         Recovery {
             hedge: rule.recovery.hedge.clone(),
+            continuation: rule.recovery.continuation.map(|spec| {
+                Box::new(Continuation {
+                    mode: spec.mode,
+                    max_attempts: spec.max_attempts,
+                    max_bytes: spec.max_bytes,
+                    metrics: self.metrics.continuation(&service.name),
+                })
+            }),
             fallbacks: fallbacks.into(),
             expose_attempts: rule.recovery.expose_attempts,
         }

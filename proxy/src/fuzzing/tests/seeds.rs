@@ -341,6 +341,16 @@ fn of_rules() -> Vec<(&'static str, wire::Resource)> {
             }),
         ),
         (
+            "rule_continuation",
+            with_rule(|rule| {
+                rule.continuation = Some(wire::Continuation {
+                    mode: wire::continuation::Mode::Auto.into(),
+                    max_attempts: 2,
+                    max_bytes: 65_536,
+                });
+            }),
+        ),
+        (
             "rule_fallbacks",
             with_rule(|rule| {
                 let response = wire::StaticResponse {

@@ -128,13 +128,15 @@ pub(crate) fn meter(meter: &Rc<Meter>, request: &ModelRequest, response: &mut Re
 
 /// As [`watch`], with what the service's policy says of streams. Where `hold` is set, waits until the first token is there, or
 /// it is clear that none will come: not longer than to its moment, nor than the policy's time for keep-alive comments, which
-/// need the head to be sent. `first_token`: when the first token must be there.
+/// need the head to be sent. `first_token`: when the first token must be there. `is_part`: what the client gets is looked at elsewhere, by
+/// [`watch_whole`].
 pub(crate) async fn begin(
     inference: &Inference,
     request: &ModelRequest,
     response: Response<Source>,
     hold: Option<Option<Instant>>,
     first_token: Option<Instant>,
+    is_part: bool,
 ) -> Response<Source> {
     let mut response = watch(request, response);
     let policy = &inference.streams;
@@ -144,7 +146,7 @@ pub(crate) async fn begin(
     let Watched::Stream { filter, .. } = &mut stream.watched else {
         return response;
     };
-    if request.adds_usage(inference) {
+    if request.adds_usage(inference) && !is_part {
         *filter = Some(UsageFilter::default());
         // It gets shorter.
         response.headers_mut().remove(CONTENT_LENGTH);
@@ -172,6 +174,22 @@ pub(crate) async fn begin(
             }
             None => waiting.await,
         }
+    }
+    response
+}
+
+/// Looks at an answer that is put together of parts, as the client gets it.
+pub(crate) fn watch_whole(
+    inference: &Inference,
+    request: &ModelRequest,
+    response: Response<Source>,
+) -> Response<Source> {
+    let mut response = watch(request, response);
+    if request.adds_usage(inference)
+        && let Source::Model(stream) = response.body_mut()
+        && let Watched::Stream { filter, .. } = &mut stream.watched
+    {
+        *filter = Some(UsageFilter::default());
     }
     response
 }

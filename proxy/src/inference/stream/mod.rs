@@ -5,7 +5,7 @@ mod body;
 mod budget;
 mod ending;
 mod events;
-mod sse;
+pub(in crate::inference) mod sse;
 mod usage;
 
 use std::cell::{Cell, RefCell};
@@ -16,7 +16,7 @@ use super::api::Api;
 use events::Event;
 use sse::Splitter;
 
-pub(crate) use body::{ModelStream, begin, meter, watch};
+pub(crate) use body::{ModelStream, begin, meter, watch, watch_whole};
 
 /// What was seen of an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

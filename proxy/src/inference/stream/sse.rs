@@ -4,13 +4,13 @@
 use memchr::memchr;
 
 /// Larger events are passed over. The largest that servers send has a whole answer in it (`response.completed`).
-pub(super) const MAX_EVENT: usize = 1 << 20;
+pub(in crate::inference) const MAX_EVENT: usize = 1 << 20;
 /// What is kept of a buffer that a large event needed.
 const KEPT: usize = 16 << 10;
 
 /// Finds the events in what comes, however it is cut.
 #[derive(Debug, Default)]
-pub(super) struct Splitter {
+pub(in crate::inference) struct Splitter {
     /// The beginning of an event whose end has not come.
     pending: Vec<u8>,
     /// It is too large: only its end is waited for.
@@ -19,7 +19,11 @@ pub(super) struct Splitter {
 
 impl Splitter {
     /// Calls back with each event that is complete, its empty line included; `None` for one that was too large.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], mut event: impl FnMut(Option<&[u8]>)) {
+    pub(in crate::inference) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        mut event: impl FnMut(Option<&[u8]>),
+    ) {
         while !self.pending.is_empty() || self.passing {
             // Line by line, until the one that ends it.
             let Some(newline) = memchr(b'\n', bytes) else {
@@ -45,7 +49,7 @@ impl Splitter {
     }
 
     /// Whether what was fed ends with an event.
-    pub(super) fn is_between(&self) -> bool {
+    pub(in crate::inference) fn is_between(&self) -> bool {
         self.pending.is_empty() && !self.passing
     }
 
@@ -72,7 +76,7 @@ fn is_ended(bytes: &[u8]) -> bool {
 }
 
 /// After the first empty line.
-pub(super) fn event_end(bytes: &[u8]) -> Option<usize> {
+pub(in crate::inference) fn event_end(bytes: &[u8]) -> Option<usize> {
     let mut start = 0;
     loop {
         let newline = start + memchr(b'\n', bytes.get(start..)?)?;
@@ -85,18 +89,18 @@ pub(super) fn event_end(bytes: &[u8]) -> Option<usize> {
 
 /// The fields of an event that matter.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Fields<'a> {
+pub(in crate::inference) struct Fields<'a> {
     /// `event`.
-    pub(super) name: &'a [u8],
+    pub(in crate::inference) name: &'a [u8],
     /// The only line of `data`.
-    pub(super) data: Option<&'a [u8]>,
+    pub(in crate::inference) data: Option<&'a [u8]>,
     /// There are several.
-    pub(super) has_more: bool,
+    pub(in crate::inference) has_more: bool,
     /// A field that is called `error`: llama.cpp's, and no standard's.
-    pub(super) is_error: bool,
+    pub(in crate::inference) is_error: bool,
 }
 
-pub(super) fn fields(event: &[u8]) -> Fields<'_> {
+pub(in crate::inference) fn fields(event: &[u8]) -> Fields<'_> {
     let mut fields = Fields::default();
     for (name, value) in lines(event) {
         match name {
@@ -111,7 +115,7 @@ pub(super) fn fields(event: &[u8]) -> Fields<'_> {
 }
 
 /// All lines of `data` as one text.
-pub(super) fn joined(event: &[u8], into: &mut Vec<u8>) {
+pub(in crate::inference) fn joined(event: &[u8], into: &mut Vec<u8>) {
     into.clear();
     for (index, (_, value)) in lines(event)
         .filter(|(name, _)| *name == b"data")

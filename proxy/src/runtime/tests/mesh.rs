@@ -436,6 +436,7 @@ impl Calls {
         };
         Recovery {
             hedge: self.hedge.clone(),
+            continuation: None,
             fallbacks: self.fallbacks.iter().map(fallback).collect(),
             expose_attempts: self.expose_attempts,
         }

@@ -109,6 +109,12 @@ fn model_fields(line: &mut Line, (name, served, result): &ModelEntry) {
     if let Some(finish) = result.finish {
         line.text("finish", finish.as_str());
     }
+    if result.continued > 0 {
+        line.number("continued", result.continued);
+    }
+    if let Some(why) = result.not_continued {
+        line.text("not_continued", why.as_str());
+    }
 }
 
 /// Milliseconds with three decimals.

@@ -9,6 +9,7 @@ use super::*;
 use crate::error::Reason;
 use crate::inference::stream::Finish;
 use crate::inference::{ModelOutcome, account};
+use crate::telemetry::metrics::ContinuationResult;
 use crate::telemetry::testing::Output;
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -67,6 +68,8 @@ fn entry() -> Entry {
                 input: Some(12),
                 output: Some(3),
                 finish: Some(Finish::Abort),
+                continued: 1,
+                not_continued: Some(ContinuationResult::Attempts),
             },
         ))),
     }
@@ -100,7 +103,7 @@ fn as_json() {
             r#""reason":"request-timeout","service":"default/chat","route":"default/chat-canary","upstream":"10.0.0.5:15006","#,
             r#""peer":"spiffe://outrigger.local/ns/default/sa/chat","client":"[::1]:40312","duration_ms":30000.042,"#,
             r#""first_byte_ms":1.500,"bytes_in":812,"bytes_out":0,"attempts":2,"not_retried":"budget","filter":"fault-delay","#,
-            r#""fallback":"default/chat-small","cache_salt":"set","queue_ms":12.500,"priority":"default","model":"tiny","fallback_model":"tinier","outcome":"failed","first_token_ms":1.500,"input_tokens":12,"output_tokens":3,"finish":"abort","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#
+            r#""fallback":"default/chat-small","cache_salt":"set","queue_ms":12.500,"priority":"default","model":"tiny","fallback_model":"tinier","outcome":"failed","first_token_ms":1.500,"input_tokens":12,"output_tokens":3,"finish":"abort","continued":1,"not_continued":"attempts","trace_id":"4bf92f3577b34da6a3ce929d0e0e4736"}"#
         )]
     );
 }
@@ -115,7 +118,7 @@ fn as_text() {
             "reason=request-timeout service=default/chat route=default/chat-canary upstream=10.0.0.5:15006 ",
             "peer=spiffe://outrigger.local/ns/default/sa/chat client=[::1]:40312 duration_ms=30000.042 ",
             "first_byte_ms=1.500 bytes_in=812 bytes_out=0 attempts=2 not_retried=budget filter=fault-delay ",
-            "fallback=default/chat-small cache_salt=set queue_ms=12.500 priority=default model=tiny fallback_model=tinier outcome=failed first_token_ms=1.500 input_tokens=12 output_tokens=3 finish=abort trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
+            "fallback=default/chat-small cache_salt=set queue_ms=12.500 priority=default model=tiny fallback_model=tinier outcome=failed first_token_ms=1.500 input_tokens=12 output_tokens=3 finish=abort continued=1 not_continued=attempts trace_id=4bf92f3577b34da6a3ce929d0e0e4736"
         )]
     );
 }

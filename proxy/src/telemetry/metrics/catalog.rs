@@ -93,6 +93,8 @@ catalog! {
         "Failures that the policy retries and that were not retried, by why.");
     HEDGES = counter("outrigger_hedges_total", &["service", "route", "result"],
         "Requests whose answer was slow to come and that were sent once more, or were not, by what came of it.");
+    CONTINUATIONS = counter("outrigger_continuations_total", &["service", "mode", "result"],
+        "Token streams that broke where the route continues them, by how they were continued or why they were not.");
     FALLBACKS = counter("outrigger_fallbacks_total", &["service", "route", "cause", "to", "model"],
         "Requests handed to a fallback, by what had failed before and where they went.");
     FILTER_ACTIONS = counter("outrigger_filter_actions_total", &["service", "route", "action"],

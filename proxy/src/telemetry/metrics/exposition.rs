@@ -90,6 +90,12 @@ fn requests(page: &mut Page, metrics: &Metrics) {
             page.add(family, &[service, route, word], count as f64);
         }
     }
+    metrics
+        .continuations
+        .each_count(|service, by, result, count| {
+            let values = [service, by.as_str(), result.as_str()];
+            page.add(catalog::CONTINUATIONS, &values, count as f64);
+        });
     metrics.fallbacks.each_count(|labels, cause, count| {
         let values = [
             &*labels.service,

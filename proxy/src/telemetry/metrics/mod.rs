@@ -7,6 +7,7 @@ mod admission;
 mod balancing;
 pub mod catalog;
 mod connection;
+mod continuation;
 mod dns;
 mod engine;
 mod exposition;
@@ -32,6 +33,7 @@ use crate::tls::HandshakeFailure;
 pub use admission::QueueWaits;
 pub use balancing::{BalancingMetrics, HashPick, SessionOutcome};
 pub use connection::{OpenConnection, Side, Wire};
+pub use continuation::{ContinuationMetrics, ContinuationResult, ContinuedBy};
 pub use dns::DnsMetrics;
 pub use engine::{LoadReports, Taken};
 pub(crate) use exposition::CONTENT_TYPE;
@@ -67,6 +69,7 @@ pub struct Metrics {
     connections: Arc<Connections>,
     handshakes: Handshakes,
     fallbacks: recovery::Fallbacks,
+    continuations: continuation::Continuations,
     pub(crate) protocols: ProtocolMetrics,
     rejections: Rejections,
     admission: admission::Admission,
@@ -120,6 +123,11 @@ impl Metrics {
         model: &str,
     ) -> Arc<FallbackMetrics> {
         self.fallbacks.get(service, route, to, model)
+    }
+
+    /// Handles for the continued streams of a service. Takes a lock: for configurations, not for requests.
+    pub fn continuation(&self, service: &str) -> Arc<ContinuationMetrics> {
+        self.continuations.get(service)
     }
 
     /// Handles for what the filters of a route do to requests for a service. Takes a lock: for configurations, not for requests.

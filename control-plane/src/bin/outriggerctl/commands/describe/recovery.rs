@@ -1,6 +1,6 @@
 //! Hedges and fallbacks in words.
 
-use outrigger_control_plane::model::{Fallback, Hedge};
+use outrigger_control_plane::model::{Continuation, Fallback, Hedge};
 
 use crate::commands::get::{local, subset, word};
 
@@ -11,6 +11,16 @@ pub fn hedge(hedge: &Hedge) -> String {
         hedge.delay,
         hedge.max_requests(),
         hedge.methods().join(", ")
+    )
+}
+
+/// `broken token streams, by token ids or text (auto), up to 2 times, of answers up to 262144 bytes`.
+pub fn continuation(continuation: &Continuation) -> String {
+    format!(
+        "broken token streams by {}, up to {} times, answers up to {} bytes",
+        word(&continuation.mode()),
+        continuation.max_attempts(),
+        continuation.max_bytes()
     )
 }
 

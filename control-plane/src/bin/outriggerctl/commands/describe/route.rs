@@ -91,6 +91,9 @@ fn rule_lines(rule: &RouteRule, own: &str) -> Vec<String> {
     if let Some(hedge) = &rule.hedge {
         field("hedge", &recovery::hedge(hedge));
     }
+    if let Some(continuation) = &rule.continuation {
+        field("continues", &recovery::continuation(continuation));
+    }
     field("fallbacks", &recovery::fallbacks(&rule.fallbacks, own));
     if rule.expose_attempts() {
         field("shows", "x-outrigger-attempts on responses");

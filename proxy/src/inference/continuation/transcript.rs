@@ -1,0 +1,636 @@
+//! What is kept of a stream so that it can go on elsewhere, and how the rest is made to look like the part before: one head, one role,
+//! one end, one usage.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::chunk::{self, Chunk, Usage};
+use super::{Allowed, Rest};
+use crate::inference::api::Api;
+use crate::inference::stream::sse;
+use crate::policy::ContinuationMode;
+use crate::telemetry::metrics::{ContinuationResult, ContinuedBy};
+
+/// What follows from an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Go,
+    /// The server gave up: the event is not passed on.
+    Broken,
+    /// Another model answers.
+    OtherModel,
+}
+
+/// What is to be done about a break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// All tokens are here, and what was missing is added.
+    Complete,
+    /// The rest is to be asked for.
+    Ask(ContinuedBy),
+    Refuse(ContinuationResult),
+}
+
+/// The members that all chunks of a stream have in common, as they stand in the first one.
+#[derive(Debug, Default)]
+struct Head {
+    id: Vec<u8>,
+    object: Vec<u8>,
+    created: Vec<u8>,
+    model: Vec<u8>,
+    fingerprint: Option<Vec<u8>>,
+    /// Chunks have `"usage":null`.
+    has_usage: bool,
+}
+
+/// Which part of the stream is being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leg {
+    First,
+    /// Tokens before it, and how the server was told of them.
+    Next {
+        before: u32,
+        by: ContinuedBy,
+        /// Only its count of the prompt is wanted.
+        counts_only: bool,
+    },
+}
+
+/// One stream, over all of its parts.
+#[derive(Debug)]
+pub(crate) struct Transcript {
+    api: Api,
+    mode: ContinuationMode,
+    allowed: Allowed,
+    /// Bytes of text and ids that are kept.
+    max_bytes: usize,
+    max_tokens: Option<u32>,
+    /// The client, or who looks at the stream on the way to it, gets the usage.
+    wants_usage: bool,
+    leg: Leg,
+    head: Option<Head>,
+    role_sent: bool,
+    text: String,
+    /// Events with text.
+    deltas: u32,
+    prompt_ids: Option<Vec<u32>>,
+    /// Of the text. `None`: of some of it they are not known.
+    ids: Option<Vec<u32>>,
+    /// Of text that has not come.
+    pending: Vec<u32>,
+    /// As the server counted.
+    prompt_tokens: Option<u32>,
+    output_tokens: Option<u32>,
+    finished: bool,
+    usage_sent: bool,
+    done: bool,
+    refused: Option<ContinuationResult>,
+    joined: Vec<u8>,
+}
+
+impl Transcript {
+    pub(crate) fn new(
+        api: Api,
+        allowed: Allowed,
+        (mode, max_bytes): (ContinuationMode, usize),
+        max_tokens: Option<u32>,
+        wants_usage: bool,
+    ) -> Transcript {
+        Transcript {
+            api,
+            mode,
+            allowed,
+            max_bytes,
+            max_tokens,
+            wants_usage,
+            leg: Leg::First,
+            head: None,
+            role_sent: false,
+            text: String::new(),
+            deltas: 0,
+            prompt_ids: None,
+            ids: (mode != ContinuationMode::Text).then(Vec::new),
+            pending: Vec::new(),
+            prompt_tokens: None,
+            output_tokens: None,
+            finished: false,
+            usage_sent: false,
+            done: false,
+            refused: None,
+            joined: Vec::new(),
+        }
+    }
+
+    /// `[DONE]` is here.
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// There is nothing to wait for but `[DONE]`, which not all servers send.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// There is text.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.deltas > 0
+    }
+
+    /// It is passed on, and not continued if it breaks.
+    pub(crate) fn give_up(&mut self, why: ContinuationResult) {
+        self.refused.get_or_insert(why);
+        self.text = String::new();
+        self.prompt_ids = None;
+        self.ids = None;
+        self.pending = Vec::new();
+    }
+
+    /// Reads one event, and appends what the client gets of it.
+    pub(crate) fn event(&mut self, event: &[u8], out: &mut Vec<u8>) -> Step {
+        let fields = sse::fields(event);
+        if fields.is_error {
+            return Step::Broken;
+        }
+        let Some(data) = fields.data else {
+            out.extend_from_slice(event);
+            return Step::Go;
+        };
+        if fields.has_more {
+            let mut joined = std::mem::take(&mut self.joined);
+            sse::joined(event, &mut joined);
+            // White space between values: within a text it would be no JSON.
+            joined
+                .iter_mut()
+                .filter(|byte| **byte == b'\n')
+                .for_each(|byte| *byte = b' ');
+            let step = self.data(event, &joined, None, out);
+            self.joined = joined;
+            return step;
+        }
+        // Where the data stands in the event.
+        let start = data.as_ptr() as usize - event.as_ptr() as usize;
+        self.data(event, data, Some(start..start + data.len()), out)
+    }
+
+    /// `at`: where the data stands in the event, where it does in one piece.
+    fn data(
+        &mut self,
+        event: &[u8],
+        data: &[u8],
+        at: Option<Range<usize>>,
+        out: &mut Vec<u8>,
+    ) -> Step {
+        if data == b"[DONE]" {
+            if !self.done {
+                out.extend_from_slice(event);
+            }
+            self.done = true;
+            return Step::Go;
+        }
+        let chunk = match chunk::read(data) {
+            Ok(chunk) => chunk,
+            Err(_) => {
+                self.give_up(ContinuationResult::NoText);
+                out.extend_from_slice(event);
+                return Step::Go;
+            }
+        };
+        let gave_up =
+            |finish: &super::super::json::Text<'_>| finish.is("abort") || finish.is("error");
+        if chunk.is_error || chunk.finish.as_ref().is_some_and(gave_up) {
+            return Step::Broken;
+        }
+        if let Some(why) = chunk.refused {
+            self.give_up(why);
+        }
+        match self.leg {
+            Leg::First => {
+                self.first(event, data, at, &chunk, out);
+                Step::Go
+            }
+            Leg::Next {
+                before,
+                by,
+                counts_only,
+            } => {
+                if !self.is_same_model(data, &chunk) {
+                    return Step::OtherModel;
+                }
+                self.rest(data, &chunk, (before, by, counts_only), out);
+                Step::Go
+            }
+        }
+    }
+
+    fn first(
+        &mut self,
+        event: &[u8],
+        data: &[u8],
+        at: Option<Range<usize>>,
+        chunk: &Chunk<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        self.note_head(data, chunk);
+        self.role_sent |= chunk.has_role;
+        if let Some(ids) = &chunk.prompt_ids
+            && self.ids.is_some()
+        {
+            self.prompt_ids = Some(ids.clone());
+        }
+        self.take(chunk);
+        self.finished |= chunk.finish.is_some();
+        if let Some(usage) = chunk.usage {
+            self.note_usage(usage.input, usage.output);
+            self.usage_sent |= chunk.choices == 0;
+        }
+        let strips = chunk.has_ids && self.allowed.asks_for_ids(self.mode);
+        if !strips {
+            return out.extend_from_slice(event);
+        }
+        let length = out.len();
+        let (before, after) = match &at {
+            Some(at) => (&event[..at.start], &event[at.end..]),
+            None => (&b"data: "[..], &b"\n\n"[..]),
+        };
+        out.extend_from_slice(before);
+        if chunk::without_ids(data, out).is_err() {
+            out.truncate(length);
+            return out.extend_from_slice(event);
+        }
+        out.extend_from_slice(after);
+    }
+
+    /// What the members are that chunks have in common.
+    fn note_head(&mut self, data: &[u8], chunk: &Chunk<'_>) {
+        let part = |range: &Option<Range<usize>>| {
+            let range = range.clone()?;
+            data.get(range).map(<[u8]>::to_vec)
+        };
+        let has_usage = chunk.has_usage && chunk.choices > 0;
+        match &mut self.head {
+            Some(head) => head.has_usage |= has_usage,
+            None => {
+                self.head = Some(Head {
+                    id: part(&chunk.id).unwrap_or_else(|| b"null".to_vec()),
+                    object: part(&chunk.object).unwrap_or_else(|| b"null".to_vec()),
+                    created: part(&chunk.created).unwrap_or_else(|| b"null".to_vec()),
+                    model: part(&chunk.model).unwrap_or_else(|| b"null".to_vec()),
+                    fingerprint: part(&chunk.fingerprint),
+                    has_usage,
+                });
+            }
+        }
+    }
+
+    fn is_same_model(&self, data: &[u8], chunk: &Chunk<'_>) -> bool {
+        let Some(head) = &self.head else { return true };
+        let part = |range: &Option<Range<usize>>| data.get(range.clone()?);
+        let same = part(&chunk.model).is_none_or(|model| model == head.model);
+        same && match (part(&chunk.fingerprint), &head.fingerprint) {
+            (Some(new), Some(old)) => new == *old,
+            _ => true,
+        }
+    }
+
+    /// Keeps what a chunk adds.
+    fn take(&mut self, chunk: &Chunk<'_>) {
+        let has_text = chunk.text.is_some_and(|text| text.len() > 0);
+        if has_text {
+            self.deltas = self.deltas.saturating_add(1);
+        }
+        if self.refused.is_some() {
+            return;
+        }
+        if let Some(ids) = &chunk.token_ids {
+            self.pending.extend_from_slice(ids);
+        }
+        if let Some(text) = chunk.text.filter(|_| has_text) {
+            match text.decode() {
+                Some(text) => self.text.push_str(&text),
+                None => return self.give_up(ContinuationResult::NoText),
+            }
+            if let Some(ids) = &mut self.ids {
+                if self.pending.is_empty() {
+                    self.ids = None;
+                    self.prompt_ids = None;
+                } else {
+                    ids.append(&mut self.pending);
+                }
+            }
+            self.pending.clear();
+        }
+        let ids = [&self.ids, &self.prompt_ids];
+        let ids: usize = ids.into_iter().flatten().map(Vec::len).sum();
+        if self.text.len() + 4 * (ids + self.pending.len()) > self.max_bytes {
+            // The text alone may do.
+            if self.mode == ContinuationMode::Auto && self.text.len() <= self.max_bytes && ids > 0 {
+                self.ids = None;
+                self.prompt_ids = None;
+                self.pending = Vec::new();
+            } else {
+                self.give_up(ContinuationResult::TooLong);
+            }
+        }
+    }
+
+    fn note_usage(&mut self, input: Option<u32>, output: Option<u32>) {
+        self.prompt_tokens = input.or(self.prompt_tokens);
+        self.output_tokens = output.or(self.output_tokens);
+    }
+
+    /// Tokens so far: as the server counts, by their ids, or one for each event, which can be too few.
+    fn generated(&self) -> u32 {
+        let before = match self.leg {
+            Leg::First => 0,
+            Leg::Next { before, .. } => before,
+        };
+        let by_ids = self.ids.as_ref().map(|ids| ids.len() as u32);
+        by_ids
+            .filter(|_| self.prompt_ids.is_some())
+            .or(self.output_tokens)
+            .unwrap_or(self.deltas)
+            .max(before)
+    }
+
+    fn prompt_count(&self) -> Option<u32> {
+        let ids = self.prompt_ids.as_ref().map(|ids| ids.len() as u32);
+        ids.or(self.prompt_tokens)
+    }
+
+    /// The stream broke: what is to be done. What the client is to get then is appended.
+    pub(crate) fn broke(&mut self, out: &mut Vec<u8>) -> Next {
+        self.pending.clear();
+        if let Some(why) = self.refused {
+            return Next::Refuse(why);
+        }
+        let generated = self.generated();
+        let all_here = self.max_tokens.is_some_and(|most| generated >= most);
+        if self.finished || (all_here && self.has_begun()) {
+            let lacks_usage = self.wants_usage && !self.usage_sent;
+            if lacks_usage && self.prompt_count().is_none() {
+                return self.way().map_or_else(Next::Refuse, Next::Ask);
+            }
+            if !self.finished {
+                self.finished = true;
+                self.write(None, Some(b"\"length\""), None, out);
+            }
+            if lacks_usage && let Some(prompt) = self.prompt_count() {
+                self.write_usage(prompt, generated, out);
+            }
+            out.extend_from_slice(b"data: [DONE]\n\n");
+            self.done = true;
+            return Next::Complete;
+        }
+        self.way().map_or_else(Next::Refuse, Next::Ask)
+    }
+
+    /// How the next server is told where it was.
+    fn way(&self) -> Result<ContinuedBy, ContinuationResult> {
+        if !self.has_begun() {
+            return Ok(match self.mode {
+                ContinuationMode::Text => ContinuedBy::Text,
+                _ => ContinuedBy::Tokens,
+            });
+        }
+        let has_ids = self.ids.is_some() && self.prompt_ids.is_some();
+        match self.mode {
+            ContinuationMode::Auto | ContinuationMode::Tokens if has_ids => Ok(ContinuedBy::Tokens),
+            ContinuationMode::Tokens => Err(ContinuationResult::NoTokenIds),
+            _ if !self.allowed.has_text => Err(ContinuationResult::NoTokenIds),
+            _ => Ok(ContinuedBy::Text),
+        }
+    }
+
+    /// The body of the request for the rest, after [`broke`](Self::broke) has said so, and for which interface it is; what comes next
+    /// is the answer to it.
+    pub(crate) fn ask(&mut self, by: ContinuedBy, body: &Bytes) -> Option<(Api, Bytes)> {
+        let generated = self.generated();
+        let all_here = self.max_tokens.is_some_and(|most| generated >= most);
+        let counts_only = self.finished || (self.has_begun() && all_here);
+        let (api, rest) = match (&self.prompt_ids, &self.ids) {
+            _ if !self.has_begun() => {
+                let ids = self.allowed.asks_for_ids(self.mode);
+                (self.api, Rest::Again { ids })
+            }
+            (Some(prompt), Some(generated)) if by == ContinuedBy::Tokens => {
+                (Api::Completions, Rest::Tokens { prompt, generated })
+            }
+            _ => (self.api, Rest::Text(&self.text)),
+        };
+        let most = self.max_tokens;
+        let body = super::rest(self.api, body, &rest, most, generated, counts_only)?;
+        self.leg = Leg::Next {
+            before: generated,
+            by,
+            counts_only,
+        };
+        // What is counted from here on comes on top.
+        self.deltas = generated;
+        self.output_tokens = None;
+        Some((api, body))
+    }
+
+    /// A chunk of a later part.
+    fn rest(
+        &mut self,
+        data: &[u8],
+        chunk: &Chunk<'_>,
+        (before, by, counts_only): (u32, ContinuedBy, bool),
+        out: &mut Vec<u8>,
+    ) {
+        if self.head.is_none() {
+            self.note_head(data, chunk);
+        }
+        if before == 0 && by == ContinuedBy::Tokens && self.prompt_ids.is_none() {
+            // It was asked once more.
+            self.prompt_ids.clone_from(&chunk.prompt_ids);
+        }
+        // What has begun without goes on without.
+        if self.api == Api::Chat && !self.role_sent && !self.has_begun() {
+            self.role_sent = true;
+            self.write_role(out);
+        }
+        let raw = |text: &super::super::json::Text<'_>| data.get(text.span()).unwrap_or_default();
+        let (mut text, mut finish) = (None, None);
+        if counts_only {
+            if chunk.finish.is_some() && !self.finished {
+                self.finished = true;
+                finish = Some(&b"\"length\""[..]);
+            }
+        } else if !self.finished {
+            self.take(chunk);
+            text = chunk.text.as_ref().map(raw).filter(|text| !text.is_empty());
+            if let Some(found) = &chunk.finish {
+                self.finished = true;
+                let span = found.span();
+                finish = data.get(span.start - 1..span.end + 1);
+            }
+        }
+        if text.is_some() || finish.is_some() {
+            let ids = chunk
+                .token_ids
+                .as_deref()
+                .filter(|_| self.allowed.client_ids == Some(true));
+            self.write(text, finish, ids, out);
+        }
+        if let Some(usage) = chunk.usage
+            && chunk.choices == 0
+            && !self.usage_sent
+        {
+            let (prompt, output) = self.whole_usage(usage, before, counts_only);
+            self.write_usage(prompt, output, out);
+        }
+    }
+
+    /// The original prompt, and all tokens. The next server's prompt is the first one's and the answer so far.
+    fn whole_usage(&self, usage: Usage, before: u32, counts_only: bool) -> (u32, u32) {
+        let prompt = usage.input.unwrap_or_default().saturating_sub(before);
+        let own = if counts_only {
+            0
+        } else {
+            usage.output.unwrap_or_default()
+        };
+        (
+            self.prompt_count().unwrap_or(prompt),
+            before.saturating_add(own),
+        )
+    }
+
+    fn write_head(&self, out: &mut Vec<u8>) {
+        let Some(head) = &self.head else { return };
+        out.extend_from_slice(b"data: {\"id\":");
+        out.extend_from_slice(&head.id);
+        for (name, value) in [
+            ("object", Some(&head.object)),
+            ("created", Some(&head.created)),
+            ("model", Some(&head.model)),
+            ("system_fingerprint", head.fingerprint.as_ref()),
+        ] {
+            if let Some(value) = value {
+                out.extend_from_slice(b",\"");
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(b"\":");
+                out.extend_from_slice(value);
+            }
+        }
+    }
+
+    fn write_role(&self, out: &mut Vec<u8>) {
+        self.write_head(out);
+        out.extend_from_slice(
+            b",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]",
+        );
+        self.write_end(out);
+    }
+
+    /// A chunk as the first server would have made it. `text`: as it stands between quotes.
+    fn write(
+        &self,
+        text: Option<&[u8]>,
+        finish: Option<&[u8]>,
+        ids: Option<&[u32]>,
+        out: &mut Vec<u8>,
+    ) {
+        self.write_head(out);
+        out.extend_from_slice(b",\"choices\":[{\"index\":0,");
+        match self.api {
+            Api::Chat => {
+                out.extend_from_slice(b"\"delta\":{");
+                if let Some(text) = text {
+                    out.extend_from_slice(b"\"content\":\"");
+                    out.extend_from_slice(text);
+                    out.push(b'"');
+                }
+                out.push(b'}');
+            }
+            _ => {
+                out.extend_from_slice(b"\"text\":\"");
+                out.extend_from_slice(text.unwrap_or_default());
+                out.push(b'"');
+            }
+        }
+        out.extend_from_slice(b",\"logprobs\":null,\"finish_reason\":");
+        out.extend_from_slice(finish.unwrap_or(b"null"));
+        if let Some(ids) = ids {
+            out.extend_from_slice(b",\"token_ids\":");
+            out.extend_from_slice(serde_json::Value::from(ids).to_string().as_bytes());
+        }
+        out.extend_from_slice(b"}]");
+        self.write_end(out);
+    }
+
+    fn write_end(&self, out: &mut Vec<u8>) {
+        if self.head.as_ref().is_some_and(|head| head.has_usage) {
+            out.extend_from_slice(b",\"usage\":null");
+        }
+        out.extend_from_slice(b"}\n\n");
+    }
+
+    fn write_usage(&mut self, prompt: u32, output: u32, out: &mut Vec<u8>) {
+        self.usage_sent = true;
+        self.write_head(out);
+        let total = prompt.saturating_add(output);
+        let usage = format!(
+            ",\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{output},\"total_tokens\":{total}}}}}\n\n"
+        );
+        out.extend_from_slice(usage.as_bytes());
+    }
+}
+
+/// For a fuzzer: see [`super::fuzz`].
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn fuzz(bytes: &[u8]) {
+    let (setting, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let (cut, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let at = bytes.len() * usize::from(*cut) / 256;
+    let (one, two) = bytes.split_at(at);
+    let api = if setting & 1 == 0 {
+        Api::Chat
+    } else {
+        Api::Completions
+    };
+    let mode = [
+        ContinuationMode::Auto,
+        ContinuationMode::Tokens,
+        ContinuationMode::Text,
+    ][usize::from(setting >> 1) % 3];
+    let allowed = Allowed {
+        client_ids: None,
+        has_text: true,
+    };
+    let body = Bytes::from_static(match api {
+        Api::Chat => b"{\"model\":\"m\",\"messages\":[{}],\"max_tokens\":9,\"stream\":true}",
+        _ => b"{\"model\":\"m\",\"prompt\":\"p\",\"max_tokens\":9,\"stream\":true}",
+    });
+    let run = |size: usize| {
+        let mut transcript =
+            Transcript::new(api, allowed, (mode, 4096), Some(9), setting & 64 != 0);
+        let mut out = Vec::new();
+        let mut seam = super::Events::default();
+        let mut steps = Vec::new();
+        for piece in one.chunks(size) {
+            seam.push(piece);
+            while let Some(event) = seam.next() {
+                steps.push(transcript.event(event, &mut out));
+            }
+        }
+        let next = transcript.broke(&mut out);
+        if let Next::Ask(by) = next {
+            let _ = transcript.ask(by, &body);
+            let mut seam = super::Events::default();
+            for piece in two.chunks(size) {
+                seam.push(piece);
+                while let Some(event) = seam.next() {
+                    steps.push(transcript.event(event, &mut out));
+                }
+            }
+        }
+        (out, steps, next)
+    };
+    let size = usize::from(setting % 64) + 1;
+    assert_eq!(run(size), run(bytes.len().max(1)));
+}
+
+#[cfg(test)]
+mod tests;
