@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 
 const SERVICES: &str = "kind: Service
 metadata: {name: chat}
-spec: {ports: [{port: 80, protocol: http}], hosts: [chat.models], loadBalancing: {policy: round-robin}, inference: {provider: llama.cpp}}
+spec: {ports: [{port: 80, protocol: http}], hosts: [chat.models], loadBalancing: {policy: round-robin}, inference: {provider: llama.cpp, engine: {}}}
 ---
 kind: Service
 metadata: {name: embed}
@@ -264,6 +264,24 @@ async fn a_real_model_server_through_the_mesh() {
         page.text()
     );
 
+    // What it says of its load is found out, and reaches the caller's sidecar with each answer.
+    for server in &mesh.servers[..2] {
+        let page = server.admin("/endpoints").await.json();
+        let known = &page["model_servers"][0];
+        assert_eq!(known["engine"], "llama-cpp", "{known}");
+        assert_eq!(known["last_scrape"], "ok", "{known}");
+    }
+    let reports = mesh.caller.metrics().await;
+    let accepted = [("result", "accepted")];
+    assert!(reports.sum("outrigger_load_reports_total", &accepted) >= 4.0);
+    let page = mesh.caller.admin("/endpoints").await.json();
+    let services = page["services"].as_array().unwrap();
+    let chat = services.iter().find(|it| it["service"] == "default/chat");
+    for endpoint in chat.unwrap()["endpoints"].as_array().unwrap() {
+        assert!(endpoint["reported"]["running"].is_u64(), "{endpoint}");
+        assert!(endpoint["reported"]["waiting"].is_u64(), "{endpoint}");
+    }
+
     for (how, client) in [
         ("Host", mesh.by_host("chat", "cancel")),
         ("HTTP_PROXY", mesh.by_proxy("chat", "cancel")),
@@ -291,6 +309,23 @@ async fn cancel(mesh: &Mesh, how: &str, mut client: tokio::process::Command) {
     assert!(line().await.contains("streaming"), "{how}");
     let busy = async || processing(mesh.replicas[0]).await + processing(mesh.replicas[1]).await;
     assert_eq!(busy().await, 1.0, "{how}: nobody generates");
+    let running = async || {
+        let (one, two) = tokio::join!(mesh.servers[0].metrics(), mesh.servers[1].metrics());
+        let of = |metrics: &Metrics| {
+            let labels = [("engine", "llama-cpp"), ("service", "default/chat")];
+            metrics.sum("outrigger_engine_requests_running", &labels)
+        };
+        of(&one) + of(&two)
+    };
+    eventually(
+        "the sidecars know",
+        Duration::from_secs(3),
+        async || match running().await {
+            1.0 => Ok(()),
+            count => Err(format!("{how}: {count} are known to run")),
+        },
+    )
+    .await;
     input.write_all(b"\n").await.unwrap();
     assert!(line().await.contains("closed"), "{how}");
     // The generation would go on for 10 s and more.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::continuation::Breaks;
@@ -83,10 +84,67 @@ impl ModelOutcome {
     }
 }
 
+/// What went wrong, as `error.type` of metrics has it: few words, whatever happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ErrorType {
+    Truncated,
+    Error,
+    Empty,
+    Stalled,
+    ClientError,
+    ServerError,
+    /// There was no answer.
+    Failed,
+}
+
+impl ErrorType {
+    /// In the order of the discriminants.
+    pub const ALL: [ErrorType; 7] = [
+        ErrorType::Truncated,
+        ErrorType::Error,
+        ErrorType::Empty,
+        ErrorType::Stalled,
+        ErrorType::ClientError,
+        ErrorType::ServerError,
+        ErrorType::Failed,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            ErrorType::Truncated => "truncated",
+            ErrorType::Error => "error",
+            ErrorType::Empty => "empty",
+            ErrorType::Stalled => "stalled",
+            ErrorType::ClientError => "4xx",
+            ErrorType::ServerError => "5xx",
+            ErrorType::Failed => "failed",
+        }
+    }
+
+    /// `None`: nothing went wrong. That the client went away is no error.
+    fn of(outcome: ModelOutcome, status: Option<StatusCode>) -> Option<ErrorType> {
+        Some(match outcome {
+            ModelOutcome::Complete | ModelOutcome::ClientGone => return None,
+            ModelOutcome::Truncated => ErrorType::Truncated,
+            ModelOutcome::Error => ErrorType::Error,
+            ModelOutcome::Empty => ErrorType::Empty,
+            ModelOutcome::Stalled => ErrorType::Stalled,
+            ModelOutcome::Failed => match status {
+                Some(status) if status.is_client_error() => ErrorType::ClientError,
+                Some(status) if status.is_server_error() => ErrorType::ServerError,
+                _ => ErrorType::Failed,
+            },
+        })
+    }
+}
+
 /// The figures of a request that has ended. What is not known is `None`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Result {
     pub outcome: ModelOutcome,
+    /// `None`: nothing went wrong.
+    pub error: Option<ErrorType>,
     pub duration: Duration,
     pub first_token: Option<Duration>,
     /// Mean time for each token after the first.
@@ -182,6 +240,7 @@ impl Account {
         }
         Result {
             outcome: ended,
+            error: ErrorType::of(ended, outcome.status),
             duration: outcome.duration,
             first_token: times.map(|(first, _)| since(first)),
             per_token,

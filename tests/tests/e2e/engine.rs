@@ -152,6 +152,19 @@ async fn reports_go_from_sidecar_to_sidecar_and_no_further() {
         assert!(report["waiting"].as_u64().is_some(), "{report}");
         assert!(report["kv_usage"].as_f64().is_some(), "{report}");
     }
+    // What goes wrong has durations of its own.
+    let head = http::Request::builder()
+        .method("POST")
+        .uri("/v1/chat/completions")
+        .header("host", "chat")
+        .header("content-type", "application/json");
+    let refused = full(r#"{"model":"tiny-chat","messages":17}"#);
+    let answer = client::request(caller.outbound(), head, refused).await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    let metrics = caller.metrics().await;
+    let durations = "gen_ai_client_operation_duration_seconds_count";
+    let of = |error| metrics.sum(durations, &[("error_type", error)]);
+    assert_eq!((of("4xx"), of("")), (1.0, 2.0));
     let exposed = example().replace("  inference:\n", "  inference:\n    exposeLoad: true\n");
     control_plane.apply(&exposed);
     for stream in [false, true] {

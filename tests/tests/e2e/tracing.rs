@@ -267,7 +267,8 @@ async fn a_stream_of_a_model_says_what_it_took() {
 async fn a_receiver_that_is_away_holds_nothing_up() {
     let mesh = Mesh::start("").await;
     let nobody = format!("http://{}:24317", loopback());
-    trace_to(&nobody, &mesh.control_plane, &[&mesh.caller]).await;
+    let sidecars = [&mesh.caller, &mesh.server];
+    trace_to(&nobody, &mesh.control_plane, &sidecars).await;
     let header = parent("01");
     let lost = eventually("spans are lost", LONG, async || {
         let answer = get(&mesh.caller, "/", &[("traceparent", &header)]).await;
@@ -283,21 +284,23 @@ async fn a_receiver_that_is_away_holds_nothing_up() {
     assert_eq!(lost.1, 0.0);
     // Another receiver, and then none: without a restart.
     let receiver = Receiver::start().await;
-    trace_to(&receiver.endpoint(), &mesh.control_plane, &[&mesh.caller]).await;
+    trace_to(&receiver.endpoint(), &mesh.control_plane, &sidecars).await;
     let other = TRACE.replace('4', "7");
     let header = format!("00-{other}-{CALLER}-01");
     get(&mesh.caller, "/", &[("traceparent", &header)]).await;
-    spans(&receiver, &other, 1).await;
+    spans(&receiver, &other, 2).await;
     mesh.control_plane
         .apply("kind: Mesh\nmetadata: {name: default}\nspec: {}\n");
-    eventually("it is off", LONG, async || {
-        let config = mesh.caller.admin("/config").await.json();
-        match config["mesh"]["tracing"].is_null() {
-            true => Ok(()),
-            false => Err(config["mesh"].to_string()),
-        }
-    })
-    .await;
+    for sidecar in sidecars {
+        eventually("it is off", LONG, async || {
+            let config = sidecar.admin("/config").await.json();
+            match config["mesh"]["tracing"].is_null() {
+                true => Ok(()),
+                false => Err(config["mesh"].to_string()),
+            }
+        })
+        .await;
+    }
     let answer = get(&mesh.caller, "/", &[("traceparent", &header)]).await;
     assert_eq!(answer.json()["headers"]["traceparent"], header);
 }

@@ -61,6 +61,7 @@ fn entry() -> Entry {
             Some("tinier".into()),
             account::Result {
                 outcome: ModelOutcome::Failed,
+                error: None,
                 duration: Duration::from_micros(30_000_042),
                 first_token: Some(Duration::from_micros(1_500)),
                 per_token: None,

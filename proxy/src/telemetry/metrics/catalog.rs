@@ -165,9 +165,9 @@ catalog! {
         "Tokens that the control plane has leased to this sidecar.");
     TOKEN_BUDGET_STOPPED = counter("outrigger_token_budget_stopped_streams_total", &["service", "policy", "limit"],
         "Streams that were ended because a budget with a hard limit was spent.");
-    GEN_AI_SERVER_DURATION = histogram("gen_ai_server_request_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],
+    GEN_AI_SERVER_DURATION = histogram("gen_ai_server_request_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model", "error_type"],
         "Requests for models beside the model's server, from head to last byte, seconds.");
-    GEN_AI_CLIENT_DURATION = histogram("gen_ai_client_operation_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],
+    GEN_AI_CLIENT_DURATION = histogram("gen_ai_client_operation_duration_seconds", &["service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model", "error_type"],
         "Requests for models beside the caller, from head to last byte, seconds.");
     GEN_AI_FIRST_TOKEN = histogram("gen_ai_server_time_to_first_token_seconds", &["direction", "service", "gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"],
         "From the request's head to the first token of a stream, seconds.");

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use super::exposition::Page;
 use super::{OTHER, RequestMetrics, catalog};
+use crate::inference::account::ErrorType;
 use crate::inference::{self, Account, ModelOutcome, Unread};
 use crate::telemetry::Direction;
 
@@ -156,7 +157,10 @@ impl Histogram {
 struct Figures {
     /// `gen_ai.provider.name`; empty where it is not known.
     provider: Box<str>,
+    /// Of those that went well.
     duration: Histogram,
+    /// Of the others: most never happen.
+    failed: [OnceLock<Box<Histogram>>; ErrorType::ALL.len()],
     first_token: Histogram,
     per_token: Histogram,
     longest_gap: Histogram,
@@ -170,6 +174,7 @@ impl Figures {
         Figures {
             provider: provider.into(),
             duration: Histogram::new(DURATION),
+            failed: Default::default(),
             first_token: Histogram::new(FIRST_TOKEN),
             per_token: Histogram::new(PER_TOKEN),
             longest_gap: Histogram::new(PER_TOKEN),
@@ -181,7 +186,13 @@ impl Figures {
 
     fn add(&self, result: &inference::account::Result) {
         self.outcomes[result.outcome as usize].fetch_add(1, Relaxed);
-        self.duration.observe(result.duration.as_secs_f64());
+        let duration = match result.error {
+            None => &self.duration,
+            Some(error) => {
+                self.failed[error as usize].get_or_init(|| Box::new(Histogram::new(DURATION)))
+            }
+        };
+        duration.observe(result.duration.as_secs_f64());
         let times = [
             (&self.first_token, result.first_token),
             (&self.per_token, result.per_token),
@@ -308,7 +319,11 @@ impl ModelMetrics {
                     (4, "output", &figures.output),
                     (5, "", &figures.longest_gap),
                 ];
-                for (family, token, histogram) in histograms {
+                let failed = ErrorType::ALL.into_iter().filter_map(|error| {
+                    let histogram = figures.failed[error as usize].get()?;
+                    Some((duration, error.as_str(), &**histogram))
+                });
+                for (family, token, histogram) in histograms.into_iter().chain(failed) {
                     let key = (
                         family,
                         direction,
@@ -364,7 +379,7 @@ impl ModelMetrics {
                 direction, service, operation, &provider, &model, &served, token,
             ];
             let directed = &tokens[..6];
-            let plain = &directed[1..];
+            let plain = &tokens[1..];
             let (family, values, bounds) = match family {
                 0 => (catalog::GEN_AI_SERVER_DURATION, plain, DURATION),
                 1 => (catalog::GEN_AI_CLIENT_DURATION, plain, DURATION),

@@ -1,4 +1,4 @@
-use super::{ModelOutcome, Probe};
+use super::{ErrorType, ModelOutcome, Probe};
 
 #[test]
 fn tables_are_in_the_order_of_the_discriminants() {
@@ -7,5 +7,8 @@ fn tables_are_in_the_order_of_the_discriminants() {
     }
     for (index, outcome) in ModelOutcome::ALL.into_iter().enumerate() {
         assert_eq!(outcome as usize, index);
+    }
+    for (index, error) in ErrorType::ALL.into_iter().enumerate() {
+        assert_eq!(error as usize, index);
     }
 }
