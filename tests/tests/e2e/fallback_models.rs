@@ -11,6 +11,11 @@ use tempfile::TempDir;
 
 const EXAMPLE: &str = include_str!("../../../examples/policies/fallback-models.yaml");
 const LONG: Duration = Duration::from_secs(20);
+/// For the models that no other rule is for.
+const FOR_ALL: &str = "kind: Route
+metadata: {name: chat-all}
+spec: {parentRefs: [{name: chat}], rules: [{fallbacks: [{on: [overload], model: small}]}]}
+";
 /// Each caller's second request within a day is one too many.
 const LIMIT: &str = "kind: RateLimit
 metadata: {name: chat-callers}
@@ -167,6 +172,25 @@ async fn a_smaller_model_answers_where_the_large_one_does_not() {
         mesh.fallbacks("overload", "default/chat-spare", "tiny")
             .await,
         1.0
+    );
+
+    // A rule for all models: who asks for the small one is not sent to it again.
+    mesh.control_plane.apply(FOR_ALL);
+    eventually("the rule for all models", LONG, async || {
+        let answer = mesh.ask("unheard-of", false).await;
+        match answer.header("x-outrigger-fallback-model") {
+            "small" => Ok(()),
+            other => Err(format!("{} {other:?}", answer.status)),
+        }
+    })
+    .await;
+    let answer = mesh.ask("small", false).await;
+    assert_eq!(
+        (
+            answer.status.as_u16(),
+            answer.header("x-outrigger-fallback")
+        ),
+        (503, "")
     );
 
     // What was asked for and what answered.
