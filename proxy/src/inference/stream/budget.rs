@@ -70,7 +70,7 @@ impl Metering {
             done += length;
             observer.event(event);
             ending.look(event);
-            let is_over = observer.seen.done || observer.seen.finish.is_some();
+            let is_over = ending.is_over(&observer.seen);
             if self.meter.progress(observer.seen.tokens) || is_over {
                 continue;
             }

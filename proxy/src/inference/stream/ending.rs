@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::ModelRequest;
 use super::super::api::Api;
-use super::sse;
+use super::{Seen, sse};
 
 /// Of a `response.created` that is kept: it repeats instructions and tools.
 const MAX_KEPT: usize = 64 << 10;
@@ -41,6 +41,12 @@ impl Ending {
         {
             self.response = Some(data.into());
         }
+    }
+
+    /// Whether the stream ends by itself: nothing need be said.
+    pub(super) fn is_over(&self, seen: &Seen) -> bool {
+        // Of several answers one may go on.
+        seen.done || (self.choices == 1 && seen.finish.is_some())
     }
 
     /// What follows after this event and ends the stream. `None`: the interface has no end that says so. `known`: tokens of prompt

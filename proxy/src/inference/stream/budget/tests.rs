@@ -103,6 +103,16 @@ fn each_answer_of_several_ends() {
 }
 
 #[test]
+fn an_answer_that_is_ready_does_not_keep_the_others_going() {
+    let ready = "data: {\"id\":\"c1\",\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    let stream = format!("{ready}{}", chat(20));
+    let (_, end, _) = run(Api::Chat, &stream, 5, 50, |it| it.choices = 2);
+    assert_eq!(end, Some(Ended::Whole));
+    let (out, end, _) = run(Api::Chat, &stream, 5, 50, |_| {});
+    assert_eq!((out, end), (stream, None));
+}
+
+#[test]
 fn messages_close_their_block_and_say_why() {
     let mut stream = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":3,\"output_tokens\":1}}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":1,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n".to_owned();
     for _ in 0..9 {
