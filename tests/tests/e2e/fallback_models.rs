@@ -22,6 +22,12 @@ metadata: {name: chat-callers}
 spec: {targetRefs: [{kind: Service, name: chat}], limits: [{name: all, key: [identity], requests: 1, per: 24h}]}
 ";
 
+/// Nobody has a token to spend.
+const TOKENS: &str = "kind: RateLimit
+metadata: {name: chat-tokens}
+spec: {targetRefs: [{kind: Service, name: chat}], limits: [{name: tokens, key: [identity, model], tokens: 10, per: 24h}]}
+";
+
 /// The servers of the models `large`, `small` and `tiny`, their sidecars, and a caller's.
 struct Mesh {
     models: Vec<(SocketAddr, Process)>,
@@ -247,6 +253,12 @@ async fn a_caller_that_has_used_up_its_rate_gets_another_services_model() {
             .await,
         0.0
     );
+
+    // Tokens of the large model are spent: those of the small one are counted apart, and are spent as well.
+    let mesh = Mesh::start(&format!("{EXAMPLE}---\n{TOKENS}")).await;
+    let answer = mesh.ask("large", true).await;
+    is_from(&answer, "spent tokens", "default/chat-spare", "tiny");
+    assert_eq!(mesh.fallbacks("budget", "default/chat", "small").await, 1.0);
 
     // Both say so before it happens.
     let described = mesh.control_plane.ctl(&["describe", "route", "chat-large"]);
