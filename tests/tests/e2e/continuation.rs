@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use outrigger_tests::client::{self, Answer};
-use outrigger_tests::{ControlPlane, Process, Sidecar, binary, eventually, loopback};
+use outrigger_tests::{ControlPlane, Metrics, Process, Sidecar, binary, eventually, loopback};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,8 +25,8 @@ struct Mesh {
 }
 
 impl Mesh {
-    /// `server`: arguments of the model servers; `sidecar`: of the sidecars beside them.
-    async fn start(mode: &str, server: &[&str], sidecar: &[&str]) -> Mesh {
+    /// `step_ms`: for each token; `sidecar`: flags of the sidecars beside the models.
+    async fn start(mode: &str, step_ms: &str, sidecar: &[&str]) -> Mesh {
         let control_plane = ControlPlane::start().await;
         // The tests' patience is not the example's, and they spend more than its budget.
         let policy = EXAMPLE
@@ -45,8 +45,7 @@ impl Mesh {
             let address = SocketAddr::new(loopback().into(), 28100);
             let mut command = Command::new(binary("model-server"));
             command.args(["--listen", &address.to_string(), "--name", name]);
-            command.args(["--decode-base-ms", "0.2", "--mean-length", "0"]);
-            command.args(server);
+            command.args(["--decode-base-ms", step_ms, "--mean-length", "0"]);
             processes.push(Process::spawn(name, command, directory.path()));
             eventually(name, Duration::from_secs(10), async || {
                 let connected = tokio::net::TcpStream::connect(address).await;
@@ -93,12 +92,16 @@ impl Mesh {
 
     /// The next request to the first replica breaks in this way.
     async fn breaks(&self, fault: &Value) {
+        self.breaks_at(0, fault).await;
+    }
+
+    async fn breaks_at(&self, model: usize, fault: &Value) {
         let head = http::Request::builder()
             .method("POST")
             .uri("/faults")
             .header("host", "faults");
         let body = client::full(fault.to_string());
-        let answer = client::request(self.models[0], head, body).await;
+        let answer = client::request(self.models[model], head, body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
     }
 
@@ -213,7 +216,7 @@ fn faults(cut: usize) -> Vec<Value> {
 }
 
 async fn every_cut_is_seamless(mode: &str, by: &str) {
-    let mesh = Mesh::start(mode, &[], &[]).await;
+    let mesh = Mesh::start(mode, "0.2", &[]).await;
     let mut cuts = 0.0;
     for (path, body) in [
         chat("Where does the boat go?"),
@@ -261,4 +264,118 @@ async fn streams_go_on_by_token_ids() {
 #[tokio::test]
 async fn streams_go_on_by_text() {
     every_cut_is_seamless("text", "text").await;
+}
+
+#[tokio::test]
+async fn a_drain_that_cannot_wait_hands_its_streams_over() {
+    let mesh = Mesh::start("auto", "60", &["--drain-timeout=400ms"]).await;
+    let (path, body) = chat("Where does the boat go?");
+    let whole = seen(&mesh.ask(path, &body).await.unwrap().text());
+    // 1.5 s each, of which at least two are at the first replica.
+    let asked = (0..4).map(|_| mesh.ask(path, &body));
+    let streams = futures_util::future::join_all(asked);
+    let ending = async {
+        eventually("all are under way", Duration::from_secs(5), async || {
+            let mut running = 0.0;
+            for model in &mesh.models {
+                let page = client::get(*model, "model", "/metrics").await.text();
+                running += Metrics::parse(&page).sum("vllm:num_requests_running", &[]);
+            }
+            if running >= 4.0 {
+                Ok(())
+            } else {
+                Err(running.to_string())
+            }
+        })
+        .await;
+        mesh.sidecars[0].sigterm();
+    };
+    let (streams, ()) = futures_util::future::join(streams, ending).await;
+    for stream in streams {
+        assert_eq!(seen(&stream.unwrap().text()), whole);
+    }
+    let continued = mesh
+        .count(&[("result", "continued"), ("mode", "tokens")])
+        .await;
+    assert!(continued >= 1.0, "none was handed over");
+    // The one that ends is not asked again.
+    assert_eq!(mesh.count(&[]).await, continued);
+}
+
+#[tokio::test]
+async fn who_goes_away_is_not_answered_any_more() {
+    let mesh = Mesh::start("text", "20", &[]).await;
+    let (path, mut body) = chat("Where does the boat go?");
+    body["max_tokens"] = json!(2000);
+    let body = body.to_string();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: chat\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    mesh.breaks(&json!({"die_after_tokens": 3, "limit": 1}))
+        .await;
+    let mut went_on = false;
+    for _ in 0..4 {
+        // It ends with the time: the client is gone in the middle of the answer.
+        let limit = Duration::from_millis(800);
+        let text = client::raw(mesh.caller.outbound(), request.as_bytes(), limit).await;
+        went_on |= text.contains(MARK);
+    }
+    assert!(went_on);
+    eventually(
+        "nothing is made any more",
+        Duration::from_secs(10),
+        async || {
+            for model in &mesh.models {
+                let page = client::get(*model, "model", "/metrics").await.text();
+                let running = Metrics::parse(&page).sum("vllm:num_requests_running", &[]);
+                if running > 0.0 {
+                    return Err(format!("{running} at {model}"));
+                }
+            }
+            Ok(())
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_cannot_go_on_is_passed_on_and_counted() {
+    let mesh = Mesh::start("auto", "0.2", &[]).await;
+    let (path, plain) = chat("Where does the boat go?");
+    for (member, value, result) in [
+        ("tools", json!([{"type": "function"}]), "tools"),
+        ("stop", json!(["never"]), "stop"),
+        ("seed", json!(7), "seed"),
+        (
+            "response_format",
+            json!({"type": "json_object"}),
+            "structured-output",
+        ),
+    ] {
+        let mut body = plain.clone();
+        body["temperature"] = json!(1);
+        body[member] = value;
+        mesh.breaks(&json!({"error_after_tokens": 5, "limit": 1}))
+            .await;
+        let mut errors = 0;
+        for _ in 0..2 {
+            let text = mesh.ask(path, &body).await.unwrap().text();
+            assert!(!text.contains(MARK), "{text}");
+            assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+            assert!(!text.contains("token_ids"), "{text}");
+            errors += usize::from(text.contains("{\"error\":"));
+        }
+        assert_eq!(errors, 1, "{member}");
+        let labels = [("mode", "none"), ("result", result)];
+        assert_eq!(mesh.count(&labels).await, 1.0, "{member}");
+    }
+    // Both replicas break: more than twice is not gone on with.
+    let fault = json!({"error_after_tokens": 2});
+    mesh.breaks(&fault).await;
+    mesh.breaks_at(1, &fault).await;
+    let text = mesh.ask(path, &plain).await.unwrap().text();
+    assert_eq!(text.matches(MARK).count(), 2, "{text}");
+    assert_eq!(text.matches("{\"error\":").count(), 1, "{text}");
+    assert_eq!(mesh.count(&[("result", "attempts")]).await, 1.0);
 }
