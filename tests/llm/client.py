@@ -5,7 +5,7 @@
 BASE_URL with `--host` is how a client talks to a sidecar whose address it was given as base URL. Without it, and with
 HTTP_PROXY set, the same client goes through the sidecar as a forward proxy.
 
-Commands: chat, stream, answered, embeddings, models, cancel. `cancel` starts a long stream, prints {"streaming": ...},
+Commands: chat, stream, steady, answered, embeddings, models, cancel. `cancel` starts a long stream, prints {"streaming": ...},
 waits for a line on stdin, closes the stream, prints {"closed": ...} and stays until stdin ends, so that what frees the
 server is the closed stream and not the death of a process.
 """
@@ -73,6 +73,41 @@ def answered(client, model):
     show(whole=whole, stream=shown(raw, chunks[0].model, chunks[-1].usage.completion_tokens))
 
 
+def steady(client, model):
+    """A long stream, of which it says when it has begun."""
+    text, usages, finish, roles, ids = "", [], None, 0, set()
+    answer = client.chat.completions.create(
+        model=model,
+        messages=MESSAGES,
+        max_tokens=1200,
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    for number, chunk in enumerate(answer):
+        if number == 10:
+            show(streaming=True)
+        # llama.cpp says another second in `created` where the answer takes longer than one.
+        ids.add((chunk.id, chunk.model))
+        if chunk.usage:
+            usages.append(chunk.usage)
+        if chunk.choices:
+            delta = chunk.choices[0].delta
+            text += delta.content or ""
+            roles += delta.role is not None
+            finish = chunk.choices[0].finish_reason or finish
+    assert len(usages) == 1, usages
+    show(
+        text=text,
+        finish=finish,
+        roles=roles,
+        ids=len(ids),
+        usages=len(usages),
+        prompt_tokens=usages[0].prompt_tokens,
+        completion_tokens=usages[0].completion_tokens,
+    )
+
+
 def embeddings(client, model):
     answer = client.embeddings.create(model=model, input=["the sea", "a boat at sea"])
     assert len(answer.data) == 2
@@ -101,7 +136,7 @@ def cancel(client, model):
 
 
 def main():
-    known = [chat, stream, answered, embeddings, models, cancel]
+    known = [chat, stream, steady, answered, embeddings, models, cancel]
     commands = {command.__name__: command for command in known}
     arguments = argparse.ArgumentParser()
     arguments.add_argument("base_url")

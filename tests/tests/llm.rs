@@ -30,8 +30,8 @@ struct Mesh {
     replicas: [SocketAddr; 2],
     servers: Vec<Sidecar>,
     caller: Sidecar,
-    _models: Vec<Process>,
-    _control_plane: ControlPlane,
+    models: Vec<Process>,
+    control_plane: ControlPlane,
     _directory: TempDir,
 }
 
@@ -79,8 +79,8 @@ impl Mesh {
             replicas: [addresses[0], addresses[1]],
             servers,
             caller,
-            _models: models,
-            _control_plane: control_plane,
+            models,
+            control_plane: control_plane,
             _directory: directory,
         };
         mesh.loaded().await;
@@ -344,4 +344,76 @@ async fn cancel(mesh: &Mesh, how: &str, mut client: tokio::process::Command) {
     );
     drop(input);
     client.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stream_outlives_its_real_model_server() {
+    let python = match python::environment("llm") {
+        Ok(python) => python,
+        Err(reason) => return skip(&format!("no environment for the LLM server: {reason}")),
+    };
+    let mut mesh = Mesh::start(python).await;
+    mesh.control_plane.apply(
+        "kind: Route
+metadata: {name: chat-continued}
+spec: {parentRefs: [{name: chat}], rules: [{continuation: {}}]}
+",
+    );
+    let whole = steady(&mut mesh, false).await;
+    let continued = steady(&mut mesh, true).await;
+    for answer in [&whole, &continued] {
+        assert_eq!(answer["finish"], "length", "{answer}");
+        assert_eq!(answer["roles"], 1, "{answer}");
+        assert_eq!(
+            (&answer["ids"], &answer["usages"]),
+            (&1.into(), &1.into()),
+            "{answer}"
+        );
+    }
+    // What was here stays; what comes after the seam is what the model makes of the text, whose tokens may be others.
+    let text = |answer: &serde_json::Value| answer["text"].as_str().unwrap_or_default().to_owned();
+    let figures = |answer: &serde_json::Value| {
+        format!(
+            "{} {}",
+            answer["prompt_tokens"], answer["completion_tokens"]
+        )
+    };
+    println!(
+        "prompt and completion: {}, then {}",
+        figures(&whole),
+        figures(&continued)
+    );
+    let (whole, continued) = (text(&whole), text(&continued));
+    let same = whole
+        .bytes()
+        .zip(continued.bytes())
+        .take_while(|(one, other)| one == other)
+        .count();
+    println!("{same} of {} bytes are the same", whole.len());
+    assert!(same > 20, "{whole}\n{continued}");
+    let metrics = mesh.caller.metrics().await;
+    let labels = [("mode", "text"), ("result", "continued")];
+    assert_eq!(metrics.sum("outrigger_continuations_total", &labels), 1.0);
+}
+
+/// A long stream at temperature 0. `kill`: the server that makes it is killed when it has begun.
+async fn steady(mesh: &mut Mesh, kill: bool) -> serde_json::Value {
+    let mut client = mesh.by_host("chat", "steady");
+    let mut client = client.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
+    let mut line = async || {
+        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line());
+        let line = line.await.expect("the client says something").unwrap();
+        let line = line.expect("the stream goes on");
+        serde_json::from_str::<serde_json::Value>(&line).unwrap()
+    };
+    assert_eq!(line().await["streaming"], true);
+    if kill {
+        let at = usize::from(processing(mesh.replicas[0]).await == 0.0);
+        assert_eq!(processing(mesh.replicas[at]).await, 1.0, "nobody generates");
+        mesh.models[at].signal("KILL");
+    }
+    let answer = line().await;
+    assert!(client.wait().await.unwrap().success());
+    answer
 }
