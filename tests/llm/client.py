@@ -13,6 +13,7 @@ server is the closed stream and not the death of a process.
 import argparse
 import json
 import sys
+import time
 
 import openai
 
@@ -135,8 +136,40 @@ def cancel(client, model):
     sys.stdin.read()
 
 
+def budget(client, model):
+    """Streams without a maximum until their budget is spent: each ends as one that has reached its length."""
+    total, streams = 0, 0
+    while True:
+        try:
+            answer = client.chat.completions.create(
+                model=model,
+                messages=MESSAGES,
+                stream=True,
+                stream_options={"include_usage": True},
+                extra_headers={"x-tier": "free"},
+            )
+        except openai.RateLimitError as error:
+            assert error.code == "token_budget_exceeded", error
+            assert error.type == "tokens", error
+            assert int(error.response.headers["retry-after"]) > 0, error.response.headers
+            if int(error.response.headers["retry-after"]) > 1:
+                break
+            time.sleep(0.2)
+            continue
+        usage, finish = None, None
+        for chunk in answer:
+            usage = chunk.usage or usage
+            if chunk.choices:
+                finish = chunk.choices[0].finish_reason or finish
+        assert finish == "length", finish
+        assert usage is not None, "no usage chunk"
+        total, streams = total + usage.completion_tokens, streams + 1
+        assert streams < 100, "the budget does not end"
+    show(streams=streams, completion_tokens=total)
+
+
 def main():
-    known = [chat, stream, steady, answered, embeddings, models, cancel]
+    known = [chat, stream, steady, answered, embeddings, models, cancel, budget]
     commands = {command.__name__: command for command in known}
     arguments = argparse.ArgumentParser()
     arguments.add_argument("base_url")

@@ -24,6 +24,21 @@ metadata: {name: embed}
 spec: {ports: [{port: 80, protocol: http}], inference: {}}
 ";
 
+const BUDGET: &str = "kind: RateLimit
+metadata: {name: free}
+spec:
+  targetRefs: [{name: chat}]
+  limits:
+  - name: tokens
+    matches: [{headers: [{name: x-tier, value: free}]}]
+    tokens: 60
+    per: 24h
+    count: output
+    hardLimit: true
+    defaultMaxTokens: 20
+    advance: 20
+";
+
 /// Two chat replicas and an embedding server behind sidecars, and a sidecar that calls.
 struct Mesh {
     python: PathBuf,
@@ -80,7 +95,7 @@ impl Mesh {
             servers,
             caller,
             models,
-            control_plane: control_plane,
+            control_plane,
             _directory: directory,
         };
         mesh.loaded().await;
@@ -288,6 +303,33 @@ async fn a_real_model_server_through_the_mesh() {
     ] {
         cancel(&mesh, how, client).await;
     }
+    budget(&mesh).await;
+}
+
+/// Streams that a budget ends are whole for the client, and both replicas share the budget.
+async fn budget(mesh: &Mesh) {
+    mesh.control_plane.apply(BUDGET);
+    for server in &mesh.servers[..2] {
+        eventually("the budget", Duration::from_secs(10), async || {
+            let config = server.admin("/config").await.text();
+            match config.contains("\"advance\": 20") {
+                true => Ok(()),
+                false => Err(config),
+            }
+        })
+        .await;
+    }
+    let used = run(mesh.by_host("chat", "budget")).await;
+    let tokens = used["completion_tokens"].as_u64().unwrap();
+    let streams = used["streams"].as_u64().unwrap();
+    // The advance of each replica, and one event of each stream.
+    assert!((40..=60 + 2 * 20 + streams).contains(&tokens), "{used}");
+    let mut stopped = 0.0;
+    for server in &mesh.servers[..2] {
+        let name = "outrigger_token_budget_stopped_streams_total";
+        stopped += server.metrics().await.sum(name, &[]);
+    }
+    assert_eq!(stopped, streams as f64, "{used}");
 }
 
 /// A client that closes its stream frees the model's slot at once, while the client's process lives on.

@@ -303,3 +303,6 @@ fn used(report: &Report) -> End {
         output: output.map(u64::from),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,6 +125,20 @@ impl Report {
         }
     }
 
+    /// Of an answer that has come so far.
+    #[cfg(test)]
+    pub(super) fn of(api: Api, is_stream: bool, data: &[u8]) -> Report {
+        let report = Report::new(api, is_stream);
+        if is_stream {
+            let mut observer = Observer::new(api);
+            observer.feed(data);
+            *report.seen.borrow_mut() = observer.seen;
+        } else {
+            events::whole(data, &mut report.seen.borrow_mut());
+        }
+        report
+    }
+
     pub fn seen(&self) -> Seen {
         *self.seen.borrow()
     }
