@@ -1,4 +1,4 @@
-//! What choosing an endpoint and counting a request cost: `cargo bench -p outrigger-proxy --bench handles`.
+//! What choosing an endpoint, counting a request and reading a token cost: `cargo bench -p outrigger-proxy --bench handles`.
 //!
 //! Prints nanoseconds for each operation, the best of several rounds, with one thread and with two on the same handles.
 
@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, StatusCode};
 use outrigger_proxy::balance::{DEFAULT_DECAY, Endpoint, EndpointSet, Policy};
+use outrigger_proxy::inference::Api;
+use outrigger_proxy::inference::stream::Observer;
 use outrigger_proxy::policy::matching::{Match, RequestFacts, StringMatch};
 use outrigger_proxy::resilience::RetryBudget;
 use outrigger_proxy::telemetry::metrics::Metrics;
@@ -17,11 +19,16 @@ use outrigger_proxy::telemetry::{Direction, Outcome};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+/// As vLLM writes it.
+const TOKEN: &str = "data: {\"id\":\"chatcmpl-0123456789abcdef0123456789abcdef\",\"object\":\"chat.completion.chunk\",\
+     \"created\":1763650000,\"model\":\"meta-llama/Llama-3.1-8B-Instruct\",\"choices\":[{\"index\":0,\
+     \"delta\":{\"content\":\" hello\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
+
 const OPERATIONS: u32 = 200_000;
 const ROUNDS: u32 = 7;
 
 fn main() {
-    println!("{:<44}{:>10}{:>12}", "operation", "1 thread", "2 threads");
+    println!("{:<50}{:>10}{:>12}", "operation", "1 thread", "2 threads");
     for (policy, endpoints) in [
         (Policy::PeakEwma, 3),
         (Policy::PeakEwma, 100),
@@ -71,6 +78,21 @@ fn main() {
         let budget = budget.clone();
         move || budget.deposit()
     });
+    for pieces in [1, 2] {
+        let name = format!(
+            "token of a stream, {} bytes in {pieces} piece(s)",
+            TOKEN.len()
+        );
+        report(&name, || {
+            let mut observer = Observer::new(Api::Chat);
+            move || {
+                for piece in black_box(TOKEN.as_bytes()).chunks(TOKEN.len().div_ceil(pieces)) {
+                    observer.feed(piece);
+                }
+                black_box(observer.seen().tokens);
+            }
+        });
+    }
     let matches: Arc<[Match]> = (0..10).map(condition).collect();
     report("match: 10 prefixes with a method, last fits", || {
         let matches = matches.clone();
@@ -123,7 +145,7 @@ fn condition(index: usize) -> Match {
 
 fn report<F: FnMut() + Send>(name: &str, make: impl Fn() -> F) {
     println!(
-        "{name:<44}{:>7.1} ns{:>9.1} ns",
+        "{name:<50}{:>7.1} ns{:>9.1} ns",
         best(1, &make),
         best(2, &make)
     );

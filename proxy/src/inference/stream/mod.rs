@@ -183,9 +183,10 @@ impl Report {
     }
 }
 
-/// Reads events.
+/// Reads a stream of server-sent events as it passes, in whatever pieces it comes. Keeps at most one event of a limited size,
+/// and only what was cut off of it.
 #[derive(Debug)]
-struct Observer {
+pub struct Observer {
     api: Api,
     splitter: Splitter,
     seen: Seen,
@@ -194,7 +195,7 @@ struct Observer {
 }
 
 impl Observer {
-    fn new(api: Api) -> Observer {
+    pub fn new(api: Api) -> Observer {
         Observer {
             api,
             splitter: Splitter::default(),
@@ -203,7 +204,13 @@ impl Observer {
         }
     }
 
-    fn feed(&mut self, bytes: &[u8]) {
+    /// What was seen so far.
+    pub fn seen(&self) -> Seen {
+        self.seen
+    }
+
+    /// The stream's next bytes.
+    pub fn feed(&mut self, bytes: &[u8]) {
         let Observer {
             api,
             splitter,

@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use proptest::prelude::*;
 
 use super::{Finish, Observer, Seen, StreamOutcome, fuzz};
@@ -59,31 +57,6 @@ fn data_in_several_lines_is_one_text() {
 fn what_cannot_be_read_is_counted() {
     let seen = seen("data: hello\n\ndata: {\"choices\":[1]}\n\n");
     assert_eq!((seen.unreadable, seen.tokens), (2, 0));
-}
-
-/// What a token costs; prints it. `cargo test --release -p outrigger-proxy --lib observer_cost -- --ignored --nocapture`
-#[test]
-#[ignore = "a measurement"]
-fn observer_cost() {
-    let token = "data: {\"id\":\"chatcmpl-0123456789abcdef0123456789abcdef\",\"object\":\"chat.completion.chunk\",\"created\":1763650000,\"model\":\"meta-llama/Llama-3.1-8B-Instruct\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" hello\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n";
-    let mut observer = Observer::new(Api::Chat);
-    observer.feed(token.as_bytes());
-    for pieces in [1, 2] {
-        let size = token.len().div_ceil(pieces);
-        let count = 1_000_000;
-        let started = Instant::now();
-        for _ in 0..count {
-            for piece in std::hint::black_box(token.as_bytes()).chunks(size) {
-                observer.feed(piece);
-            }
-        }
-        let each = started.elapsed() / count;
-        println!(
-            "{} bytes in {pieces} pieces: {each:?} for each token",
-            token.len()
-        );
-    }
-    assert_eq!(observer.seen.tokens, 2_000_001);
 }
 
 proptest! {
