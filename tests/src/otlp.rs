@@ -87,6 +87,10 @@ impl Receiver {
         }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// What sidecars are to be told.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)

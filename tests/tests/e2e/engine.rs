@@ -20,7 +20,7 @@ fn example() -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-async fn chat(to: std::net::SocketAddr, tokens: u32, stream: bool) -> Answer {
+fn completion(tokens: u32, stream: bool) -> (http::request::Builder, String) {
     let body = json!({
         "model": "tiny-chat", "stream": stream, "max_tokens": tokens, "ignore_eos": true,
         "messages": [{"role": "user", "content": "Tell me of the sea."}],
@@ -30,7 +30,12 @@ async fn chat(to: std::net::SocketAddr, tokens: u32, stream: bool) -> Answer {
         .uri("/v1/chat/completions")
         .header("host", "chat")
         .header("content-type", "application/json");
-    let answer = client::request(to, head, full(body.to_string())).await;
+    (head, body.to_string())
+}
+
+async fn chat(to: std::net::SocketAddr, tokens: u32, stream: bool) -> Answer {
+    let (head, body) = completion(tokens, stream);
+    let answer = client::request(to, head, full(body)).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     answer
 }
@@ -61,7 +66,14 @@ fn others(model: &ModelServer, count: usize) -> JoinSet<Answer> {
     let address = model.address();
     let mut requests = JoinSet::new();
     for _ in 0..count {
-        requests.spawn(chat(address, 4000, true));
+        requests.spawn(async move {
+            let (head, body) = completion(4000, true);
+            // As long as the test takes.
+            let limit = Duration::from_secs(600);
+            client::try_request_within(limit, address, head, full(body))
+                .await
+                .unwrap()
+        });
     }
     requests
 }

@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use outrigger_tests::client::{self, Answer, full};
 use outrigger_tests::otlp::{Receiver, Span};
-use outrigger_tests::upstream::Http;
+use outrigger_tests::tls::Authority;
+use outrigger_tests::upstream::{Http, Listener};
 use outrigger_tests::{ControlPlane, ModelServer, Sidecar, eventually, loopback};
+
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 
 use crate::mesh::{Mesh, service};
 
@@ -303,6 +307,62 @@ async fn a_receiver_that_is_away_holds_nothing_up() {
     }
     let answer = get(&mesh.caller, "/", &[("traceparent", &header)]).await;
     assert_eq!(answer.json()["headers"]["traceparent"], header);
+}
+
+/// The example with this authority for its receiver.
+fn trusting(authority: &Authority, endpoint: &str) -> String {
+    let mut policy = example(endpoint);
+    policy.push_str("      caCertificates: |\n");
+    for line in authority.pem().lines() {
+        policy.push_str(&format!("        {line}\n"));
+    }
+    policy
+}
+
+#[tokio::test]
+async fn a_receiver_with_tls_must_prove_its_name() {
+    let receiver = Receiver::start().await;
+    let authority = Authority::new("of the receiver");
+    let acceptor = TlsAcceptor::from(authority.issue_dns("localhost").server("h2"));
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = free.local_addr().unwrap();
+    drop(free);
+    let behind = receiver.address();
+    let _front = Listener::start_at(address, move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            // Those who do not trust it leave.
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                return;
+            };
+            if let Ok(mut inner) = TcpStream::connect(behind).await {
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut inner).await;
+            }
+        }
+    })
+    .await;
+    let mesh = Mesh::start("").await;
+    let result = async |wanted: &str| {
+        let header = parent("01");
+        eventually(wanted, LONG, async || {
+            get(&mesh.caller, "/", &[("traceparent", &header)]).await;
+            let metrics = mesh.caller.metrics().await;
+            let of = |result| metrics.sum("outrigger_trace_spans_total", &[("result", result)]);
+            match of(wanted) > 0.0 {
+                true => Ok(of("exported")),
+                false => Err("none yet".to_owned()),
+            }
+        })
+        .await
+    };
+    let endpoint = format!("https://localhost:{}", address.port());
+    let other = Authority::new("somebody else's");
+    mesh.control_plane.apply(&trusting(&other, &endpoint));
+    assert_eq!(result("unsent").await, 0.0);
+    assert_eq!(receiver.all(), []);
+    mesh.control_plane.apply(&trusting(&authority, &endpoint));
+    result("exported").await;
+    assert!(!receiver.trace(TRACE).is_empty());
 }
 
 #[tokio::test]

@@ -68,3 +68,35 @@ pub(super) static SPEC: Object = Object::new(&[
     Field::optional("telemetry", Shape::Object(&TELEMETRY)),
     Field::optional("outbound", Shape::Object(&egress::OUTBOUND)),
 ]);
+
+#[cfg(test)]
+mod tests {
+    use super::receiver;
+
+    #[test]
+    fn where_traces_may_go() {
+        for good in [
+            "http://otel-collector.monitoring:4317",
+            "https://10.0.0.5:4317",
+            "http://[fd00::17]:4317",
+        ] {
+            assert_eq!(receiver(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "",
+            "otel-collector:4317",
+            "grpc://otel-collector:4317",
+            "http://otel-collector",
+            "http://otel-collector:0",
+            "http://otel-collector:99999",
+            "http://:4317",
+            "http://a b:4317",
+            "http://user@host:4317",
+            "http://otel-collector:4317/v1/traces",
+            "http://[otel]:4317",
+        ] {
+            let why = receiver(bad).unwrap_err();
+            assert!(why.contains("allowed are http://"), "{bad}: {why}");
+        }
+    }
+}
