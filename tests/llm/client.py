@@ -5,12 +5,13 @@
 BASE_URL with `--host` is how a client talks to a sidecar whose address it was given as base URL. Without it, and with
 HTTP_PROXY set, the same client goes through the sidecar as a forward proxy.
 
-Commands: chat, stream, steady, answered, embeddings, models, cancel. `cancel` starts a long stream, prints {"streaming": ...},
+Commands: chat, stream, streams, steady, answered, embeddings, models, cancel. `cancel` starts a long stream, prints {"streaming": ...},
 waits for a line on stdin, closes the stream, prints {"closed": ...} and stays until stdin ends, so that what frees the
 server is the closed stream and not the death of a process.
 """
 
 import argparse
+import concurrent.futures
 import json
 import sys
 import time
@@ -118,6 +119,21 @@ def embeddings(client, model):
     show(vectors=len(answer.data), width=widths.pop(), prompt_tokens=answer.usage.prompt_tokens)
 
 
+def streams(client, model):
+    def one(number):
+        text = ""
+        for chunk in client.chat.completions.create(
+            model=model, messages=[{"role": "user", "content": f"tide {number}"}], max_tokens=400, stream=True
+        ):
+            if chunk.choices:
+                text += chunk.choices[0].delta.content or ""
+        assert text, "an empty answer"
+
+    with concurrent.futures.ThreadPoolExecutor(12) as pool:
+        done = list(pool.map(one, range(12)))
+    show(streams=len(done))
+
+
 def models(client, model):
     names = [item.id for item in client.models.list().data]
     assert model in names, names
@@ -169,7 +185,7 @@ def budget(client, model):
 
 
 def main():
-    known = [chat, stream, steady, answered, embeddings, models, cancel, budget]
+    known = [chat, stream, streams, steady, answered, embeddings, models, cancel, budget]
     commands = {command.__name__: command for command in known}
     arguments = argparse.ArgumentParser()
     arguments.add_argument("base_url")

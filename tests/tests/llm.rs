@@ -1,6 +1,8 @@
 //! A real LLM server behind the sidecars: llama.cpp with a tiny random model, called by the official OpenAI client.
 #![allow(clippy::unwrap_used)] // A test that cannot go on is to end.
 
+#[path = "llm/admission.rs"]
+mod admission;
 #[path = "llm/fallback.rs"]
 mod fallback;
 
@@ -52,6 +54,10 @@ struct Mesh {
 
 impl Mesh {
     async fn start(python: PathBuf) -> Self {
+        Self::start_with(python, SERVICES).await
+    }
+
+    async fn start_with(python: PathBuf, services: &str) -> Self {
         let directory = TempDir::new().unwrap();
         let model = directory.path().join("tiny.gguf");
         let made = Command::new(&python)
@@ -66,7 +72,7 @@ impl Mesh {
         );
 
         let control_plane = ControlPlane::start().await;
-        control_plane.apply(SERVICES);
+        control_plane.apply(services);
         let (mut models, mut addresses, mut servers) = (Vec::new(), Vec::new(), Vec::new());
         for (name, service) in [("chat-1", "chat"), ("chat-2", "chat"), ("embed", "embed")] {
             let address = SocketAddr::new(loopback().into(), 29000);

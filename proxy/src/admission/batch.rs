@@ -21,9 +21,10 @@
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::Duration;
 
+use super::first_tokens::FirstTokens;
 use crate::identity::SpiffeId;
 use crate::inference::engine::Figures;
 
@@ -56,6 +57,8 @@ pub enum Source {
     Told,
     /// It ran so many while others waited.
     Learnt,
+    /// It says nothing, and its first tokens take longer where there are more.
+    FirstTokens,
     /// Not known yet.
     Start,
 }
@@ -67,6 +70,7 @@ impl Source {
             Source::Declared => "declared",
             Source::Told => "told",
             Source::Learnt => "learnt",
+            Source::FirstTokens => "first-tokens",
             Source::Start => "start",
         }
     }
@@ -82,6 +86,9 @@ pub struct Batch {
     learnt: AtomicU32,
     /// Requests that ran in the last look while others waited; 0: none waited.
     full_before: AtomicU32,
+    /// The engine has said what runs and what waits.
+    speaks: AtomicBool,
+    first_tokens: FirstTokens,
     /// Bits of an `f64`, nanoseconds; 0: unknown.
     turn: AtomicU64,
     /// When a place got free last, or somebody began to wait.
@@ -96,6 +103,8 @@ impl Default for Batch {
             told: AtomicU32::new(0),
             learnt: AtomicU32::new(0),
             full_before: AtomicU32::new(0),
+            speaks: AtomicBool::new(false),
+            first_tokens: FirstTokens::default(),
             turn: AtomicU64::new(0),
             moved_at: AtomicU64::new(0),
             hasher: RandomState::new(),
@@ -112,7 +121,10 @@ impl Batch {
         let told = self.told.load(Relaxed);
         let learnt = self.learnt.load(Relaxed);
         let (size, source) = match (told, learnt) {
-            (0, 0) => (limit.start, Source::Start),
+            (0, 0) => match self.first_tokens.limit() {
+                Some(size) if !self.speaks.load(Relaxed) => (size, Source::FirstTokens),
+                _ => (limit.start, Source::Start),
+            },
             (0, learnt) => (learnt, Source::Learnt),
             // What it does is more than what it says.
             (told, learnt) if learnt > told => (learnt, Source::Learnt),
@@ -140,6 +152,7 @@ impl Batch {
         let (Some(running), Some(waiting)) = (figures.running, figures.waiting) else {
             return;
         };
+        self.speaks.store(true, Relaxed);
         let full = if waiting > 0 { running } else { 0 };
         let before = self.full_before.swap(full, Relaxed);
         let known = self.learnt.load(Relaxed);
@@ -155,6 +168,21 @@ impl Batch {
             return;
         };
         self.learnt.store(next, Relaxed);
+    }
+
+    /// The first token of an answer came after `time` nanoseconds. `among`: requests that were there when it came, itself included.
+    pub(super) fn first_token(
+        &self,
+        limit: &BatchLimit,
+        now: u64,
+        time: u64,
+        uncached: u32,
+        among: u32,
+    ) {
+        if limit.size.is_none() && !self.speaks.load(Relaxed) {
+            let bounds = (limit.start, limit.max);
+            self.first_tokens.sample(now, time, uncached, among, bounds);
+        }
     }
 
     /// A request that was answered has ended after `hold` nanoseconds, one of `among`.

@@ -3,8 +3,8 @@
 //! A request that finds room costs an atomic addition. The lock is for the queue, which only those meet who have to wait, and who
 //! ends while others do: it is held for a few map operations, and with one worker nobody else ever has it.
 
+use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,18 +12,20 @@ use arc_swap::ArcSwap;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::batch::{Batch, BatchLimit};
-use super::gradient2::Gradient2;
 use super::priority::{Priorities, Priority};
-use super::queue::{Comer, Discipline, Queue, QueueSettings, Ticket};
+use super::queue::{Comer, Queue, QueueSettings, Ticket};
 use super::refusals::{Limit, Refusals};
 use crate::balance::clock::{self, nanos};
 use crate::inference::engine::Figures;
 use crate::policy::{Concurrency, ServerLimits};
 use crate::telemetry::metrics::QueueWaits;
 
-/// How long the application's fastest answer is remembered, nanoseconds.
-const FASTEST_FOR: u64 = 5_000_000_000;
+mod served;
+mod settings;
+
+use served::Fastest;
+pub use served::Served;
+pub use settings::Settings;
 
 /// What is told to who waits.
 type Verdict = Result<Served, Limit>;
@@ -66,87 +68,6 @@ pub struct Gate {
     fastest: Fastest,
     pub refusals: Arc<Refusals>,
     pub waits: Arc<QueueWaits>,
-}
-
-/// What a gate goes by.
-#[derive(Debug)]
-pub struct Settings {
-    pub limits: ServerLimits,
-    /// `None`: the limit is fixed, or by batch.
-    adaptive: Option<Gradient2>,
-    /// What is known of the batch, where the limit goes by it.
-    batch: Option<Arc<Batch>>,
-}
-
-impl Settings {
-    fn new(limits: ServerLimits) -> Settings {
-        let adaptive = match limits.concurrency {
-            Concurrency::Fixed(_) | Concurrency::Batch(_) => None,
-            Concurrency::Adaptive {
-                min,
-                max,
-                tolerance,
-            } => Some(Gradient2::new(min, max, tolerance)),
-        };
-        let by_batch = matches!(limits.concurrency, Concurrency::Batch(_));
-        Settings {
-            limits,
-            adaptive,
-            batch: by_batch.then(Arc::default),
-        }
-    }
-
-    /// What is known of the model server's batch, where the limit goes by it.
-    pub fn batch(&self) -> Option<(&Arc<Batch>, &BatchLimit)> {
-        match (&self.batch, &self.limits.concurrency) {
-            (Some(batch), Concurrency::Batch(limit)) => Some((batch, limit)),
-            _ => None,
-        }
-    }
-
-    /// Requests at a time.
-    pub fn limit(&self) -> u32 {
-        match (&self.adaptive, &self.limits.concurrency) {
-            (Some(adaptive), _) => adaptive.limit(),
-            (None, Concurrency::Fixed(limit)) => *limit,
-            (None, Concurrency::Adaptive { min, .. }) => *min,
-            (None, Concurrency::Batch(limit)) => match &self.batch {
-                Some(batch) => batch.limit(limit),
-                None => limit.start,
-            },
-        }
-    }
-
-    /// Requests of this priority at a time.
-    fn limit_for(&self, priority: Priority) -> u32 {
-        let limit = self.limit();
-        if let Some((batch, by)) = self.batch() {
-            // On top: what is kept free for them would be missing in the batch.
-            let (size, _) = batch.size(by);
-            return match &self.limits.priorities {
-                Some(priorities) if priority == Priority::Critical => {
-                    let reserved = (u64::from(size) * u64::from(priorities.reserved)).div_ceil(100);
-                    limit.saturating_add(reserved as u32)
-                }
-                _ => limit,
-            };
-        }
-        let reserved = match &self.limits.priorities {
-            Some(priorities) if priority != Priority::Critical => priorities.reserved,
-            _ => return limit,
-        };
-        let reserved = (u64::from(limit) * u64::from(reserved)).div_ceil(100);
-        // Others are not locked out where the limit is small.
-        limit.saturating_sub(reserved as u32).max(1)
-    }
-
-    fn discipline(queue: QueueSettings) -> Discipline {
-        Discipline {
-            max_length: queue.max_length,
-            target: nanos(queue.target),
-            interval: nanos(queue.interval),
-        }
-    }
 }
 
 impl Gate {
@@ -214,6 +135,11 @@ impl Gate {
             .map_or(Priority::Default, of)
     }
 
+    /// Whether requests without an answer by the model take no place: a batch is of answers.
+    pub fn is_by_batch(&self) -> bool {
+        self.settings.load().batch().is_some()
+    }
+
     /// Whether the size of a batch is to be learnt.
     pub fn learns_batch(&self) -> bool {
         let settings = self.settings.load();
@@ -267,6 +193,7 @@ impl Gate {
             gate: Arc::clone(self),
             begun_at: clock::now(),
             among: before.saturating_add(1),
+            queued: false,
             judged: false,
         })
     }
@@ -372,9 +299,10 @@ impl Gate {
                 break;
             };
             // Who comes first may have a higher limit than the others, never a lower one.
-            let Some(served) = queue.first().and_then(|first| self.try_enter(first)) else {
+            let Some(mut served) = queue.first().and_then(|first| self.try_enter(first)) else {
                 break;
             };
+            served.queued = true;
             let discipline = Settings::discipline(settings);
             let next = queue.pop(clock::now(), self.fastest.get(), &discipline, &mut dropped);
             self.note_length(&queue);
@@ -432,86 +360,6 @@ impl Drop for Waiting<'_> {
         if queue.remove(self.ticket) {
             self.gate.note_length(&queue);
         }
-    }
-}
-
-/// A place at the application, until this is dropped: with the last byte of the response.
-#[derive(Debug)]
-#[must_use = "the place is free again when this is dropped"]
-pub struct Served {
-    gate: Arc<Gate>,
-    begun_at: u64,
-    /// Requests that were there when it came, itself included.
-    among: u32,
-    judged: bool,
-}
-
-impl Served {
-    /// The response has begun. Streams go on for as long as they have something to say: what a latency is is over here.
-    pub fn first_byte(&mut self) {
-        if self.judged {
-            return;
-        }
-        self.judged = true;
-        let now = clock::now();
-        let latency = now.saturating_sub(self.begun_at);
-        self.gate.fastest.sample(latency, now);
-        let settings = self.gate.settings.load();
-        if let Some(adaptive) = &settings.adaptive {
-            let before = adaptive.limit();
-            adaptive.sample(latency, self.gate.in_use());
-            if adaptive.limit() > before {
-                drop(settings);
-                self.gate.serve_waiting();
-            }
-        }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        if let Some((batch, limit)) = self.gate.settings.load().batch() {
-            let now = clock::now();
-            batch.moved(now);
-            // What was not answered says nothing of how long answers take.
-            if self.judged {
-                let among = self.among.max(batch.limit(limit));
-                batch.ended(now.saturating_sub(self.begun_at), among);
-            }
-        }
-        self.gate.in_use.fetch_sub(1, SeqCst);
-        // Sequentially consistent on both sides: who lines up sees the free place, or is seen here.
-        if self.gate.waiting.load(SeqCst) > 0 {
-            self.gate.serve_waiting();
-        }
-    }
-}
-
-/// The application's fastest answer of late.
-#[derive(Debug, Default)]
-struct Fastest {
-    turned_at: AtomicU64,
-    current: AtomicU64,
-    previous: AtomicU64,
-}
-
-impl Fastest {
-    fn sample(&self, latency: u64, now: u64) {
-        if now.saturating_sub(self.turned_at.load(Relaxed)) > FASTEST_FOR {
-            self.turned_at.store(now, Relaxed);
-            let current = self.current.swap(latency, Relaxed);
-            self.previous.store(current, Relaxed);
-        } else {
-            self.current.fetch_min(latency, Relaxed);
-        }
-    }
-
-    /// Nanoseconds; 0 where nothing is known, so that somebody is let through to find out.
-    fn get(&self) -> u64 {
-        if clock::now().saturating_sub(self.turned_at.load(Relaxed)) > 2 * FASTEST_FOR {
-            return 0;
-        }
-        self.current.load(Relaxed).min(self.previous.load(Relaxed))
     }
 }
 

@@ -9,6 +9,7 @@ use crate::balance::Connecting;
 mod batch;
 mod breaker;
 mod fair;
+mod first_tokens;
 mod gate;
 mod gcra;
 mod gradient2;

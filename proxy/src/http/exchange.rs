@@ -426,6 +426,11 @@ impl Drop for Exchange {
         if self.status.is_none() && self.reason == Some(Reason::ClientGone) {
             self.status = Some(Reason::ClientGone.status());
         }
+        if let (Some(Held::Served(served)), Some(account)) = (&self.held, &self.model)
+            && let Some((first_token, uncached)) = account.first_token()
+        {
+            served.answered(first_token, uncached);
+        }
         let outcome = Outcome {
             status: self.status,
             reason: self.reason,

@@ -24,6 +24,8 @@ pub(super) struct Admitted {
     pub(super) exchange: Box<Exchange>,
     /// What its response is to say of its rate limits.
     pub(super) report: Option<Report>,
+    /// It has waited until another one had ended, in front of a batch.
+    pub(super) queued: bool,
 }
 
 /// Lets a request through, perhaps after a wait, or answers it.
@@ -64,9 +66,15 @@ pub(super) async fn admit(
             }
         }
     }
-    if let Some(gate) = &port.gate {
+    let mut queued = false;
+    if let Some(gate) = &port.gate
+        && !(gate.is_by_batch() && is_free(request))
+    {
         match enter(port, gate, request, caller, &mut exchange).await {
-            Ok(served) => exchange.hold(Held::Served(served)),
+            Ok(served) => {
+                queued = served.was_queued() && gate.is_by_batch();
+                exchange.hold(Held::Served(served));
+            }
             Err(Refused { limit, wait }) => {
                 let detail = format!(
                     "the application of {} has as much to do as it can: {}",
@@ -87,7 +95,11 @@ pub(super) async fn admit(
             }
         }
     }
-    Ok(Admitted { exchange, report })
+    Ok(Admitted {
+        exchange,
+        report,
+        queued,
+    })
 }
 
 async fn enter(
@@ -114,6 +126,11 @@ async fn enter(
     let waited = came.elapsed();
     exchange.log_turn(Turn { waited, priority });
     result
+}
+
+/// Whether no engine generates anything for it: health, metrics and lists of models, which are not to wait for answers.
+fn is_free(request: &Arrived) -> bool {
+    request.head.method.is_safe() && !request.upgrade
 }
 
 /// Tokens that a request is taken for where it does not say how many it wants.

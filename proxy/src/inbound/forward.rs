@@ -154,6 +154,7 @@ impl Inbound {
             client_side,
             report: None,
             edited: None,
+            queued: false,
         })
     }
 }
@@ -206,6 +207,8 @@ struct Call {
     report: Option<Report>,
     /// What is sent in place of the caller's body.
     edited: Option<Edited>,
+    /// It has waited for another one's end.
+    queued: bool,
 }
 
 /// From the request to the response's head, which says how much the model server has to do.
@@ -269,6 +272,7 @@ async fn answer(
                 match admitting.await {
                     Ok(admitted) => {
                         call.report = admitted.report;
+                        call.queued = admitted.queued;
                         admitted.exchange
                     }
                     Err(refused) => return refused,
@@ -312,6 +316,9 @@ async fn send(worker: &Rc<Worker>, call: &Call, exchange: Box<Exchange>) -> Resp
     let declared = |mut request: Request<RequestBody>| {
         if let Some(edited) = &call.edited {
             edited.declare(request.headers_mut());
+        }
+        if call.queued {
+            request.extensions_mut().insert(pool::NewConnection);
         }
         request
     };

@@ -215,6 +215,19 @@ impl Account {
         }
     }
 
+    /// When the first token of a stream came, and how many tokens of the prompt were not in the server's cache: 0 where it does not
+    /// say. `None`: there was none.
+    pub(crate) fn first_token(&self) -> Option<(Instant, u32)> {
+        let report = self.report.as_ref().filter(|report| report.is_stream)?;
+        let first = report.first_token()?;
+        let usage = report.seen().usage.unwrap_or_default();
+        let uncached = usage
+            .input
+            .unwrap_or(0)
+            .saturating_sub(usage.cached.unwrap_or(0));
+        Some((first, uncached))
+    }
+
     /// Whether the client has all there is: many go away at the last event, before the end of the body.
     pub(crate) fn is_told_all(&self) -> bool {
         let report = self.report.as_ref();

@@ -152,6 +152,11 @@ pub(crate) struct Upgraded {
     pub(crate) _open: PooledConnection,
 }
 
+/// A request with this is sent on a new connection. For one that could only begin because another one has ended: the connection of that
+/// one is the next in the pool, and a server that closes it now would take the request with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewConnection;
+
 /// Sends a request on a pooled connection, or on a new one.
 pub(crate) async fn send(
     path: Path<'_>,
@@ -159,9 +164,14 @@ pub(crate) async fn send(
 ) -> Result<Response<Source>, Failure> {
     let place = path.worker.pool.place(path.target);
     place.used_at.set(Instant::now());
-    let mut outgoing = Outgoing::new(request(), false);
+    let request = request();
+    let wants_new = request.extensions().get::<NewConnection>().is_some();
+    let mut outgoing = Outgoing::new(request, false);
     loop {
-        let pooled = place.http1.borrow_mut().take(path.target.pool);
+        let pooled = match wants_new {
+            true => None,
+            false => place.http1.borrow_mut().take(path.target.pool),
+        };
         let is_reused = pooled.is_some();
         if is_reused {
             path.worker.pool.reused(path.direction, Wire::Http1);

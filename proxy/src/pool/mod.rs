@@ -27,7 +27,7 @@ use crate::telemetry::metrics::{CloseCause, Metrics, Wire};
 
 pub(crate) use connect::{Alpn, connect, dial};
 pub(crate) use http1::{
-    Http1Response, ResponseError, Upgraded, send as send_http1, send_for_upgrade,
+    Http1Response, NewConnection, ResponseError, Upgraded, send as send_http1, send_for_upgrade,
 };
 pub(crate) use http2::{Http2Lease, send as send_http2};
 pub(crate) use target::{Destination, Peer, Target};

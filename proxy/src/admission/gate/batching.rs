@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, RngExt as _, SeedableRng as _};
 
 use super::*;
+use crate::admission::{BatchLimit, BatchSource};
 
 const BATCH: u32 = 16;
 /// From the sidecar to the engine, and back.
@@ -25,7 +26,8 @@ struct Engine {
 
 struct Sequence {
     left: u32,
-    done: oneshot::Sender<()>,
+    first_token: Option<Instant>,
+    done: oneshot::Sender<Instant>,
 }
 
 impl Engine {
@@ -43,25 +45,30 @@ impl Engine {
             self.tokens.set(self.tokens.get() + running.len() as u64);
             for sequence in &mut running {
                 sequence.left -= 1;
+                sequence.first_token.get_or_insert_with(Instant::now);
             }
             let (more, done) = running.into_iter().partition(|it: &Sequence| it.left > 0);
             running = more;
             for sequence in done {
-                let _ = sequence.done.send(());
+                let _ = sequence.done.send(sequence.first_token.unwrap());
             }
         }
     }
 
-    async fn generate(&self, tokens: u32) {
+    /// When the first token came.
+    async fn generate(&self, tokens: u32) -> Instant {
         tokio::time::sleep(WAY).await;
         let (done, ended) = oneshot::channel();
-        self.waiting
-            .borrow_mut()
-            .push_back(Sequence { left: tokens, done });
+        self.waiting.borrow_mut().push_back(Sequence {
+            left: tokens,
+            first_token: None,
+            done,
+        });
         let queue = self.waiting.borrow().len();
         self.longest_queue.set(self.longest_queue.get().max(queue));
-        let _ = ended.await;
+        let first_token = ended.await.unwrap();
         tokio::time::sleep(WAY).await;
+        first_token
     }
 
     fn figures(&self) -> Figures {
@@ -108,11 +115,11 @@ struct Outcome {
 }
 
 /// Requests with 20 to 400 tokens come for a minute, a third more than the engine can do.
-async fn a_minute(gate: Option<Arc<Gate>>) -> Outcome {
+async fn a_minute(gate: Option<Arc<Gate>>, speaks: bool) -> Outcome {
     let engine = Rc::new(Engine::default());
     let _running = Abort(tokio::task::spawn_local(Rc::clone(&engine).run()));
     let mut _looking = None;
-    if let Some(gate) = gate.clone() {
+    if let Some(gate) = gate.clone().filter(|_| speaks) {
         let engine = Rc::clone(&engine);
         _looking = Some(Abort(tokio::task::spawn_local(async move {
             loop {
@@ -142,9 +149,10 @@ async fn a_minute(gate: Option<Arc<Gate>>) -> Outcome {
                 ),
                 None => None,
             };
-            engine.generate(tokens).await;
+            let first_token = engine.generate(tokens).await;
             if let Some(served) = &mut place {
                 served.first_byte();
+                served.answered(first_token, 100);
             }
         });
     }
@@ -163,21 +171,21 @@ impl Drop for Abort {
     }
 }
 
-fn minute(gate: Option<Arc<Gate>>) -> Outcome {
+fn minute(gate: Option<Arc<Gate>>, speaks: bool) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
-    tokio::task::LocalSet::new().block_on(&runtime, a_minute(gate))
+    tokio::task::LocalSet::new().block_on(&runtime, a_minute(gate, speaks))
 }
 
 #[test]
 fn an_engine_behind_it_does_as_much_as_without_and_its_own_queue_is_short() {
-    let without = minute(None);
+    let without = minute(None, false);
     assert!(without.longest_queue > 50, "there was no overload");
-    let declared = minute(Some(gate(by_batch(Some(BATCH), patient()))));
-    let learnt = minute(Some(gate(by_batch(None, patient()))));
+    let declared = minute(Some(gate(by_batch(Some(BATCH), patient()))), true);
+    let learnt = minute(Some(gate(by_batch(None, patient()))), true);
     let share = |outcome: &Outcome| outcome.tokens as f64 / without.tokens as f64;
     assert!(share(&declared) > 0.98, "declared: {:.4}", share(&declared));
     assert!(share(&learnt) > 0.98, "learnt: {:.4}", share(&learnt));
@@ -187,7 +195,7 @@ fn an_engine_behind_it_does_as_much_as_without_and_its_own_queue_is_short() {
     // What it is for: with as many as the batch, each place stays empty for the way back and forth.
     let mut exact = by_batch(None, patient());
     exact.concurrency = Concurrency::Fixed(BATCH);
-    let exact = minute(Some(gate(exact)));
+    let exact = minute(Some(gate(exact)), true);
     assert!(
         exact.tokens < declared.tokens,
         "{} {}",
@@ -203,6 +211,21 @@ fn an_engine_behind_it_does_as_much_as_without_and_its_own_queue_is_short() {
         declared.longest_queue,
         without.longest_queue
     );
+}
+
+#[test]
+fn a_batch_is_learnt_of_a_server_that_says_nothing() {
+    let without = minute(None, false);
+    let gate = gate(by_batch(None, patient()));
+    let learnt = minute(Some(Arc::clone(&gate)), false);
+    let share = learnt.tokens as f64 / without.tokens as f64;
+    let settings = gate.settings();
+    let (batch, limit) = settings.batch().unwrap();
+    let (size, source) = batch.size(limit);
+    assert_eq!(source, BatchSource::FirstTokens);
+    println!("{share:.4} of the tokens with a batch of {size}");
+    assert!((BATCH..3 * BATCH).contains(&size), "{size}");
+    assert!(share > 0.98, "{share:.4}");
 }
 
 /// A gate of one place of which it is known that answers take two seconds.
