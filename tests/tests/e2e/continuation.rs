@@ -19,7 +19,7 @@ struct Mesh {
     models: Vec<SocketAddr>,
     sidecars: Vec<Sidecar>,
     caller: Sidecar,
-    _control_plane: ControlPlane,
+    control_plane: ControlPlane,
     _processes: Vec<Process>,
     _directory: TempDir,
 }
@@ -64,7 +64,7 @@ impl Mesh {
             models,
             sidecars,
             caller,
-            _control_plane: control_plane,
+            control_plane,
             _processes: processes,
             _directory: directory,
         };
@@ -103,6 +103,23 @@ impl Mesh {
         let body = client::full(fault.to_string());
         let answer = client::request(self.models[model], head, body).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// Waits until so many answers are made.
+    async fn running(&self, wanted: f64) {
+        eventually("all are under way", Duration::from_secs(5), async || {
+            let mut running = 0.0;
+            for model in &self.models {
+                let page = client::get(*model, "model", "/metrics").await.text();
+                running += Metrics::parse(&page).sum("vllm:num_requests_running", &[]);
+            }
+            if running >= wanted {
+                Ok(())
+            } else {
+                Err(running.to_string())
+            }
+        })
+        .await;
     }
 
     async fn count(&self, labels: &[(&str, &str)]) -> f64 {
@@ -275,19 +292,7 @@ async fn a_drain_that_cannot_wait_hands_its_streams_over() {
     let asked = (0..4).map(|_| mesh.ask(path, &body));
     let streams = futures_util::future::join_all(asked);
     let ending = async {
-        eventually("all are under way", Duration::from_secs(5), async || {
-            let mut running = 0.0;
-            for model in &mesh.models {
-                let page = client::get(*model, "model", "/metrics").await.text();
-                running += Metrics::parse(&page).sum("vllm:num_requests_running", &[]);
-            }
-            if running >= 4.0 {
-                Ok(())
-            } else {
-                Err(running.to_string())
-            }
-        })
-        .await;
+        mesh.running(4.0).await;
         mesh.sidecars[0].sigterm();
     };
     let (streams, ()) = futures_util::future::join(streams, ending).await;
@@ -300,6 +305,35 @@ async fn a_drain_that_cannot_wait_hands_its_streams_over() {
     assert!(continued >= 1.0, "none was handed over");
     // The one that ends is not asked again.
     assert_eq!(mesh.count(&[]).await, continued);
+}
+
+#[tokio::test]
+async fn a_stream_outlives_all_replicas_that_it_began_with() {
+    let mesh = Mesh::start("text", "100", &["--drain-timeout=400ms"]).await;
+    let (path, mut body) = chat("Where does the boat go?");
+    // 5 s.
+    body["max_tokens"] = json!(50);
+    let whole = seen(&mesh.ask(path, &body).await.unwrap().text());
+    let stream = mesh.ask(path, &body);
+    let update = async {
+        mesh.running(1.0).await;
+        // The next version. Its model server is one that is there already.
+        let next = Sidecar::serving(&mesh.control_plane, "chat:80", mesh.models[1]).await;
+        eventually("it is known", Duration::from_secs(5), async || {
+            let known = mesh.caller.admin("/endpoints").await.text();
+            if known.contains(&next.inbound().to_string()) {
+                Ok(())
+            } else {
+                Err(known)
+            }
+        })
+        .await;
+        mesh.sidecars.iter().for_each(Sidecar::sigterm);
+        next
+    };
+    let (stream, _next) = futures_util::future::join(stream, update).await;
+    assert_eq!(seen(&stream.unwrap().text()), whole);
+    assert_eq!(mesh.count(&[("result", "continued")]).await, 1.0);
 }
 
 #[tokio::test]

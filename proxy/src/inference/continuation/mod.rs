@@ -4,6 +4,9 @@
 
 mod chunk;
 mod events;
+#[cfg(any(test, feature = "fuzzing"))]
+mod fuzz;
+mod head;
 mod members;
 mod request;
 mod transcript;
@@ -103,6 +106,6 @@ impl Breaks {
 /// comes in.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn fuzz(bytes: &[u8]) {
-    transcript::fuzz(bytes);
+    fuzz::fuzz(bytes);
     members::fuzz(bytes);
 }

@@ -6,6 +6,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::chunk::{self, Chunk, Usage};
+use super::head::Head;
 use super::{Allowed, Rest};
 use crate::inference::api::Api;
 use crate::inference::stream::sse;
@@ -30,18 +31,6 @@ pub(crate) enum Next {
     /// The rest is to be asked for.
     Ask(ContinuedBy),
     Refuse(ContinuationResult),
-}
-
-/// The members that all chunks of a stream have in common, as they stand in the first one.
-#[derive(Debug, Default)]
-struct Head {
-    id: Vec<u8>,
-    object: Vec<u8>,
-    created: Vec<u8>,
-    model: Vec<u8>,
-    fingerprint: Option<Vec<u8>>,
-    /// Chunks have `"usage":null`.
-    has_usage: bool,
 }
 
 /// Which part of the stream is being read.
@@ -261,35 +250,35 @@ impl Transcript {
         out.extend_from_slice(after);
     }
 
-    /// What the members are that chunks have in common.
     fn note_head(&mut self, data: &[u8], chunk: &Chunk<'_>) {
-        let part = |range: &Option<Range<usize>>| {
-            let range = range.clone()?;
-            data.get(range).map(<[u8]>::to_vec)
-        };
-        let has_usage = chunk.has_usage && chunk.choices > 0;
         match &mut self.head {
-            Some(head) => head.has_usage |= has_usage,
-            None => {
-                self.head = Some(Head {
-                    id: part(&chunk.id).unwrap_or_else(|| b"null".to_vec()),
-                    object: part(&chunk.object).unwrap_or_else(|| b"null".to_vec()),
-                    created: part(&chunk.created).unwrap_or_else(|| b"null".to_vec()),
-                    model: part(&chunk.model).unwrap_or_else(|| b"null".to_vec()),
-                    fingerprint: part(&chunk.fingerprint),
-                    has_usage,
-                });
-            }
+            Some(head) => head.has_usage |= chunk.has_usage && chunk.choices > 0,
+            None => self.head = Some(Head::of(data, chunk)),
         }
     }
 
     fn is_same_model(&self, data: &[u8], chunk: &Chunk<'_>) -> bool {
-        let Some(head) = &self.head else { return true };
-        let part = |range: &Option<Range<usize>>| data.get(range.clone()?);
-        let same = part(&chunk.model).is_none_or(|model| model == head.model);
-        same && match (part(&chunk.fingerprint), &head.fingerprint) {
-            (Some(new), Some(old)) => new == *old,
-            _ => true,
+        let head = self.head.as_ref();
+        head.is_none_or(|head| head.is_same_model(data, chunk))
+    }
+
+    /// A chunk as the first server would have made it. `text`: as it stands between quotes.
+    fn write(
+        &self,
+        text: Option<&[u8]>,
+        finish: Option<&[u8]>,
+        ids: Option<&[u32]>,
+        out: &mut Vec<u8>,
+    ) {
+        if let Some(head) = &self.head {
+            head.write(self.api, text, finish, ids, out);
+        }
+    }
+
+    fn write_usage(&mut self, prompt: u32, output: u32, out: &mut Vec<u8>) {
+        self.usage_sent = true;
+        if let Some(head) = &self.head {
+            head.write_usage(prompt, output, out);
         }
     }
 
@@ -449,7 +438,9 @@ impl Transcript {
         // What has begun without goes on without.
         if self.api == Api::Chat && !self.role_sent && !self.has_begun() {
             self.role_sent = true;
-            self.write_role(out);
+            if let Some(head) = &self.head {
+                head.write_role(out);
+            }
         }
         let raw = |text: &super::super::json::Text<'_>| data.get(text.span()).unwrap_or_default();
         let (mut text, mut finish) = (None, None);
@@ -496,140 +487,6 @@ impl Transcript {
             before.saturating_add(own),
         )
     }
-
-    fn write_head(&self, out: &mut Vec<u8>) {
-        let Some(head) = &self.head else { return };
-        out.extend_from_slice(b"data: {\"id\":");
-        out.extend_from_slice(&head.id);
-        for (name, value) in [
-            ("object", Some(&head.object)),
-            ("created", Some(&head.created)),
-            ("model", Some(&head.model)),
-            ("system_fingerprint", head.fingerprint.as_ref()),
-        ] {
-            if let Some(value) = value {
-                out.extend_from_slice(b",\"");
-                out.extend_from_slice(name.as_bytes());
-                out.extend_from_slice(b"\":");
-                out.extend_from_slice(value);
-            }
-        }
-    }
-
-    fn write_role(&self, out: &mut Vec<u8>) {
-        self.write_head(out);
-        out.extend_from_slice(
-            b",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]",
-        );
-        self.write_end(out);
-    }
-
-    /// A chunk as the first server would have made it. `text`: as it stands between quotes.
-    fn write(
-        &self,
-        text: Option<&[u8]>,
-        finish: Option<&[u8]>,
-        ids: Option<&[u32]>,
-        out: &mut Vec<u8>,
-    ) {
-        self.write_head(out);
-        out.extend_from_slice(b",\"choices\":[{\"index\":0,");
-        match self.api {
-            Api::Chat => {
-                out.extend_from_slice(b"\"delta\":{");
-                if let Some(text) = text {
-                    out.extend_from_slice(b"\"content\":\"");
-                    out.extend_from_slice(text);
-                    out.push(b'"');
-                }
-                out.push(b'}');
-            }
-            _ => {
-                out.extend_from_slice(b"\"text\":\"");
-                out.extend_from_slice(text.unwrap_or_default());
-                out.push(b'"');
-            }
-        }
-        out.extend_from_slice(b",\"logprobs\":null,\"finish_reason\":");
-        out.extend_from_slice(finish.unwrap_or(b"null"));
-        if let Some(ids) = ids {
-            out.extend_from_slice(b",\"token_ids\":");
-            out.extend_from_slice(serde_json::Value::from(ids).to_string().as_bytes());
-        }
-        out.extend_from_slice(b"}]");
-        self.write_end(out);
-    }
-
-    fn write_end(&self, out: &mut Vec<u8>) {
-        if self.head.as_ref().is_some_and(|head| head.has_usage) {
-            out.extend_from_slice(b",\"usage\":null");
-        }
-        out.extend_from_slice(b"}\n\n");
-    }
-
-    fn write_usage(&mut self, prompt: u32, output: u32, out: &mut Vec<u8>) {
-        self.usage_sent = true;
-        self.write_head(out);
-        let total = prompt.saturating_add(output);
-        let usage = format!(
-            ",\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\"completion_tokens\":{output},\"total_tokens\":{total}}}}}\n\n"
-        );
-        out.extend_from_slice(usage.as_bytes());
-    }
-}
-
-/// For a fuzzer: see [`super::fuzz`].
-#[cfg(any(test, feature = "fuzzing"))]
-pub(super) fn fuzz(bytes: &[u8]) {
-    let (setting, bytes) = bytes.split_first().unwrap_or((&0, &[]));
-    let (cut, bytes) = bytes.split_first().unwrap_or((&0, &[]));
-    let at = bytes.len() * usize::from(*cut) / 256;
-    let (one, two) = bytes.split_at(at);
-    let api = if setting & 1 == 0 {
-        Api::Chat
-    } else {
-        Api::Completions
-    };
-    let mode = [
-        ContinuationMode::Auto,
-        ContinuationMode::Tokens,
-        ContinuationMode::Text,
-    ][usize::from(setting >> 1) % 3];
-    let allowed = Allowed {
-        client_ids: None,
-        has_text: true,
-    };
-    let body = Bytes::from_static(match api {
-        Api::Chat => b"{\"model\":\"m\",\"messages\":[{}],\"max_tokens\":9,\"stream\":true}",
-        _ => b"{\"model\":\"m\",\"prompt\":\"p\",\"max_tokens\":9,\"stream\":true}",
-    });
-    let run = |size: usize| {
-        let mut transcript =
-            Transcript::new(api, allowed, (mode, 4096), Some(9), setting & 64 != 0);
-        let mut out = Vec::new();
-        let mut seam = super::Events::default();
-        let mut steps = Vec::new();
-        for piece in one.chunks(size) {
-            seam.push(piece);
-            while let Some(event) = seam.next() {
-                steps.push(transcript.event(event, &mut out));
-            }
-        }
-        let next = transcript.broke(&mut out);
-        if let Next::Ask(by) = next {
-            let _ = transcript.ask(by, &body);
-            let mut seam = super::Events::default();
-            for piece in two.chunks(size) {
-                seam.push(piece);
-                while let Some(event) = seam.next() {
-                    steps.push(transcript.event(event, &mut out));
-                }
-            }
-        }
-        (out, steps, next)
-    };
-    let size = usize::from(setting % 64) + 1;
-    assert_eq!(run(size), run(bytes.len().max(1)));
 }
 
 #[cfg(test)]

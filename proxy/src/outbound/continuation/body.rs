@@ -109,10 +109,15 @@ impl ContinuedStream {
                 }
             }
         }
-        if self.transcript.has_begun()
-            && let Some(in_flight) = &mut self.in_flight
-        {
-            in_flight.first_token();
+        if let Some(in_flight) = &mut self.in_flight {
+            if self.transcript.has_begun() {
+                in_flight.first_token();
+            }
+            if self.transcript.is_done() {
+                // Many clients go away at this, before the end of the body.
+                in_flight.succeeded();
+                self.in_flight = None;
+            }
         }
         if self.events.is_too_large() {
             self.transcript.give_up(ContinuationResult::TooLong);
