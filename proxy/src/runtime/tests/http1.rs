@@ -7,7 +7,7 @@ use super::client::{Http1, get, once, post};
 use super::mesh::{CALLER, Calls, Pair, application, plain, sockets, text};
 
 /// Says what it got.
-async fn mirror(request: Request<Incoming>) -> Response<Full<Bytes>> {
+pub(super) async fn mirror(request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let collected = body.collect().await.unwrap();
     let trailers = collected.trailers().cloned().unwrap_or_default();

@@ -32,6 +32,7 @@ mod signals;
 mod streams;
 mod tcp;
 mod timeouts;
+mod traces;
 mod upgrades;
 
 pub(crate) use mesh::{idle_worker, retry};
