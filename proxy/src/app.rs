@@ -29,7 +29,7 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::logging::LogLevel;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Traces;
-use crate::{admin, inference, resilience, telemetry};
+use crate::{admin, inference, memory, resilience, telemetry};
 
 /// For the access log's last lines and the last traces, at the end.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -130,6 +130,7 @@ async fn serve(
     tokio::spawn(resilience::checks::run(shared.clone()));
     tokio::spawn(inference::engine::scrape::run(shared.clone()));
     let (identity_sender, identity) = watch::channel(None);
+    tokio::spawn(memory::give_back_start(identity.clone()));
     let mut keeper = tokio::spawn(keeper.run(shared.clone(), identity_sender));
     let mut control = tokio::spawn(control::run(shared.clone(), settings, id, identity, queue));
 

@@ -33,6 +33,7 @@ pub mod identity;
 pub mod inbound;
 pub mod inference;
 pub mod listener;
+pub mod memory;
 pub mod outbound;
 pub mod policy;
 pub mod pool;
