@@ -17,7 +17,7 @@ use super::affinity::Affinity;
 use super::call::{self, Call};
 use super::first_token::first_token;
 use super::route::known_as;
-use super::{admit, send, verdict};
+use super::{admit, attempt, send, verdict};
 use crate::admission::Counted;
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
@@ -239,7 +239,7 @@ async fn try_endpoints(
         };
         let begun = Instant::now();
         let told = end.filter(|_| endpoint.mtls).map(|end| end.at);
-        let sent = send::try_one(call, &endpoint, None, told).await;
+        let sent = attempt::try_one(call, &endpoint, None, told).await;
         let result = match (&call.request.model, sent) {
             (Some(model), Ok(response)) => {
                 let until = deadline.map(|deadline| deadline.at);

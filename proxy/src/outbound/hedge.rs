@@ -9,11 +9,11 @@ use futures_util::stream::FuturesUnordered;
 use http::{Response, StatusCode};
 use tokio::time::{Instant, sleep};
 
-use super::admit;
 use super::call::Call;
 use super::retry;
 use super::send::{self, Tried};
 use super::verdict;
+use super::{admit, attempt};
 use crate::admission::{Counted, Permit};
 use crate::balance::{Endpoint, InFlight};
 use crate::error::Reason;
@@ -153,7 +153,7 @@ async fn run(
         extra,
     } = sending;
     let body = extra.as_ref().map(|extra| &extra.body);
-    let result = send::try_one(call, &endpoint, body, end).await;
+    let result = attempt::try_one(call, &endpoint, body, end).await;
     let tried = Tried {
         endpoint,
         in_flight,

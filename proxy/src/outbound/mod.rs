@@ -2,6 +2,7 @@
 
 mod admit;
 mod affinity;
+mod attempt;
 mod call;
 pub(crate) mod continuation;
 mod fallback;

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
@@ -14,20 +13,18 @@ use tokio::time::Instant;
 
 use super::super::ModelRequest;
 use super::budget::{Ended, Metered, Metering};
+use super::clocks::Clocks;
 use super::usage::UsageFilter;
 use super::{Observer, Report, StreamOutcome, events};
 use crate::admission::tokens::Meter;
 use crate::error::Reason;
 use crate::http::body::{BodyError, Source};
-use crate::http::clock::Alarm;
 use crate::policy::Inference;
 
 /// Bytes that are held back while the first token is waited for. A stream that has more without one is let go.
 const MAX_HELD: usize = 64 << 10;
 /// Of an answer that is no stream, to find its usage.
 const MAX_WHOLE: usize = 1 << 20;
-/// A comment is no event: clients pass over it.
-const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// A body that is looked at.
 #[derive(Debug)]
@@ -54,16 +51,6 @@ enum Watched {
     },
     /// In one piece. `None`: it is too long.
     Whole(Option<Vec<Bytes>>),
-}
-
-#[derive(Debug)]
-struct Clocks {
-    token_idle: Option<Duration>,
-    keep_alive: Option<Duration>,
-    first_token: Option<Instant>,
-    /// Something came from the server, or was sent to the client in its place.
-    moved_at: Instant,
-    timer: Option<Alarm>,
 }
 
 /// Which kind of answer it is, by its head. `None`: one that is not read.
@@ -336,48 +323,10 @@ impl ModelStream {
 
     /// A clock's word, while nothing comes: the comment to send, or why it is over.
     fn poll_clocks(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame<Bytes>, BodyError>> {
-        let last_token = self.report.last_token();
-        let is_done = self.report.seen().done;
         let between = self.is_between();
-        let Some(clocks) = &mut self.clocks else {
-            return Poll::Pending;
-        };
-        loop {
-            let limit = match last_token {
-                _ if is_done => None,
-                None => clocks.first_token.map(|at| (at, Reason::FirstTokenTimeout)),
-                Some(last) => clocks
-                    .token_idle
-                    .and_then(|idle| Some((last.checked_add(idle)?, Reason::TokenIdleTimeout))),
-            };
-            let comment = clocks
-                .keep_alive
-                .and_then(|each| clocks.moved_at.checked_add(each));
-            let next = limit.map(|(at, _)| at).into_iter().chain(comment).min();
-            let Some(next) = next else {
-                return Poll::Pending;
-            };
-            let now = Instant::now();
-            if let Some((at, reason)) = limit
-                && at <= now
-            {
-                return Poll::Ready(Err(BodyError::Clock(reason)));
-            }
-            if comment.is_some_and(|at| at <= now) {
-                clocks.moved_at = now;
-                if between {
-                    return Poll::Ready(Ok(Frame::data(Bytes::from_static(KEEP_ALIVE))));
-                }
-                continue;
-            }
-            match &mut clocks.timer {
-                Some(timer) => timer.set_if_other(next),
-                None => clocks.timer = Some(Alarm::new(next)),
-            }
-            let Some(timer) = &mut clocks.timer else {
-                return Poll::Pending;
-            };
-            ready!(timer.poll(now, cx));
+        match &mut self.clocks {
+            Some(clocks) => clocks.poll(&self.report, between, cx),
+            None => Poll::Pending,
         }
     }
 }

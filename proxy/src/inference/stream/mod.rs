@@ -3,6 +3,7 @@
 
 mod body;
 mod budget;
+mod clocks;
 mod ending;
 mod events;
 pub(in crate::inference) mod sse;

@@ -12,7 +12,7 @@ use crate::balance::Endpoint;
 use crate::http::arrival::Arrived;
 use crate::http::body::Source;
 use crate::http::tee::Lost;
-use crate::outbound::{outside, send};
+use crate::outbound::{attempt, outside};
 use crate::policy::filters::Mirror;
 use crate::pool::{self, Failure, Path, Target};
 use crate::runtime::Worker;
@@ -117,7 +117,7 @@ async fn try_one(
     };
     let to = outside::To::of(endpoint, &backend.upstream.service);
     let body = || request.body.body();
-    if endpoint.mtls || send::speaks_http2(request, backend.protocol) {
+    if endpoint.mtls || attempt::speaks_http2(request, backend.protocol) {
         pool::send_http2(
             path,
             || outside::http2(request, body(), None, to),
