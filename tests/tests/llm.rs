@@ -3,6 +3,8 @@
 
 #[path = "llm/admission.rs"]
 mod admission;
+#[path = "llm/choice.rs"]
+mod choice;
 #[path = "llm/fallback.rs"]
 mod fallback;
 
