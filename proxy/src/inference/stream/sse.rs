@@ -139,7 +139,8 @@ fn lines(event: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
         rest = rest.get(newline + 1..).unwrap_or_default();
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let colon = memchr(b':', line).unwrap_or(line.len());
-        let value = line.get(colon + 1..).unwrap_or_default();
+        // A field without a colon has an empty value, which is a part of the event too: callers ask where it stands.
+        let value = line.get(colon + 1..).unwrap_or(&line[line.len()..]);
         Some((&line[..colon], value.strip_prefix(b" ").unwrap_or(value)))
     })
 }
