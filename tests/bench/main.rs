@@ -69,6 +69,9 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
+/// After a start, before memory is looked at: what a proxy does once is over.
+const SETTLED: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Scenario {
     /// Plain HTTP/1.1 requests, as many as go through.
@@ -279,6 +282,7 @@ async fn run(arguments: Arguments, peers: &[Peer]) -> anyhow::Result<()> {
                 peer.name()
             );
             let mut running = peer.start(application, arguments.proxy_core).await;
+            tokio::time::sleep(SETTLED).await;
             idle.rows[index].figures[0].push(mib(running.rss_kib()));
             for (scenario, table) in arguments.scenarios.iter().zip(&mut tables) {
                 let figures = measure(*scenario, &mut running, &arguments, epoch).await;
