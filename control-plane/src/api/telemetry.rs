@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use crate::discovery::Registry;
 use crate::metrics::Metrics;
-use crate::push::service::certificate;
+use crate::push::service::{certificate, speaks_for};
 
 /// The contract's limit.
 const MAX_EDGES: usize = 1000;
@@ -70,19 +70,7 @@ impl wire::telemetry_service_server::TelemetryService for Telemetry {
         let certificate = certificate(request.extensions())?;
         let mut report = request.into_inner();
         report.instance.make_ascii_lowercase();
-        match self.registry.identity(&report.instance) {
-            Some(identity) if identity == certificate.identity => {}
-            Some(_) => {
-                return Err(Status::permission_denied(
-                    "the instance belongs to another identity",
-                ));
-            }
-            None => {
-                return Err(Status::failed_precondition(
-                    "the instance is not connected; open a Discover stream first",
-                ));
-            }
-        }
+        speaks_for(&self.registry, &report.instance, &certificate.identity)?;
         if report.edges.len() > MAX_EDGES {
             return Err(Status::invalid_argument(format!(
                 "the report has {} edges, at most {MAX_EDGES} are allowed",

@@ -13,7 +13,7 @@ use crate::ca::SpiffeId;
 use crate::compile::Compiled;
 use crate::discovery::Registry;
 use crate::metrics::Metrics;
-use crate::push::service::certificate;
+use crate::push::service::{certificate, speaks_for};
 
 /// The contract's limits.
 const MAX_LEASES: usize = 256;
@@ -142,19 +142,7 @@ impl wire::budget_service_server::BudgetService for Leases {
         let certificate = certificate(request.extensions())?;
         let mut request = request.into_inner();
         request.instance.make_ascii_lowercase();
-        match self.registry.identity(&request.instance) {
-            Some(identity) if identity == certificate.identity => {}
-            Some(_) => {
-                return Err(Status::permission_denied(
-                    "the instance belongs to another identity",
-                ));
-            }
-            None => {
-                return Err(Status::failed_precondition(
-                    "the instance is not connected; open a Discover stream first",
-                ));
-            }
-        }
+        speaks_for(&self.registry, &request.instance, &certificate.identity)?;
         if request.leases.len() > MAX_LEASES {
             return Err(Status::invalid_argument(format!(
                 "{} leases are asked for, at most {MAX_LEASES} are allowed",

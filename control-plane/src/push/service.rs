@@ -1,6 +1,7 @@
 //! Takes streams in: who may open one, and the glue between tonic and our own codec.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::Poll;
 
 use http::{Request, Response};
@@ -14,6 +15,8 @@ use tonic::{Status, Streaming};
 
 use super::codec::{DiscoverCodec, Outgoing};
 use super::{Context, stream};
+use crate::ca::SpiffeId;
+use crate::discovery::Registry;
 use crate::tls::{Peer, PeerCertificate};
 
 /// Longest message of a sidecar. A Hello with 10,000 held names of real length is below 1 MiB.
@@ -91,4 +94,21 @@ pub fn certificate(extensions: &tonic::Extensions) -> Result<PeerCertificate, St
                 "a client certificate of the mesh is needed; get one with IssueCertificate",
             )
         })
+}
+
+/// Whether a sidecar may say something in the name of an instance: one that is connected, with the same identity.
+pub(crate) fn speaks_for(
+    registry: &Registry,
+    instance: &str,
+    identity: &Arc<SpiffeId>,
+) -> Result<(), Status> {
+    match registry.identity(instance) {
+        Some(connected) if connected == *identity => Ok(()),
+        Some(_) => Err(Status::permission_denied(
+            "the instance belongs to another identity",
+        )),
+        None => Err(Status::failed_precondition(
+            "the instance is not connected; open a Discover stream first",
+        )),
+    }
 }
